@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 or later, make and a C library; they make the .venv themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.made
+
+.PHONY: demo test lint type unit real-test bench clean
+
+demo: $(STAMP)
+	@$(BIN)/mmdata demo
+
+test: lint type unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/pytest -q
+
+# Fails where the real captures are missing, instead of skipping.
+real-test: $(STAMP)
+	$(BIN)/pytest -q -m real --require-real
+
+# The .venv is remade when what it is made from changes. A machine without ensurepip gets one sentence.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or later, this is " + sys.version.split()[0] + ": name another by PYTHON=python3.x")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python has no ensurepip, so no virtual environment can be made: install your system's python3-venv package, then run make again" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,107 @@
+"""The commands of the dataset toolkit."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmdata.cli.shell import (
+    DEFAULT_DATA,
+    Data,
+    Json,
+    Quiet,
+    Verbose,
+    command,
+    console,
+    figures,
+    say_json,
+    say_table,
+    words,
+)
+
+if TYPE_CHECKING:
+    from mmdata.datasets.validation import ValidationReport
+
+
+@command
+def validate(
+    data: Data = DEFAULT_DATA,
+    exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
+    date: Annotated[str | None, typer.Option(help="Only this UTC date, YYYY-MM-DD.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Prove a dataset's chains, order and latencies.
+
+    Exit 1: a finding of severity error. A recorded hole, a clock that is behind are warnings.
+
+    Example: mmdata validate data --exchange binance --symbol BTCUSDT
+    """
+    from mmdata.datasets.validation import validate as run
+
+    with _spinner(quiet=quiet or as_json) as progress:
+        report = run(data, exchange=exchange, symbol=symbol, date=date, progress=progress)
+    if as_json:
+        say_json(report.to_json_dict() | {"exit": report.exit_code(strict=strict)})
+    elif not quiet:
+        say_validation(report)
+    return report.exit_code(strict=strict)
+
+
+class _spinner:  # noqa: N801 used as a function
+    """Names what is being checked, on a terminal; nothing elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._show = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> Any:
+        if not self._show:
+            return None
+        from rich.status import Status
+
+        self._status = Status("reading ...", console=console(stderr=True))
+        self._status.start()
+        return lambda name: self._status.update(f"validating {name}")
+
+    def __exit__(self, *error: object) -> None:
+        if self._show:
+            self._status.stop()
+
+
+def say_validation(report: ValidationReport) -> None:
+    """Print figures, latencies and findings."""
+    out = console()
+    rows = [
+        (
+            *(own.exchange, own.symbol, own.messages, own.chain_breaks, own.unrecorded_breaks),
+            *(f"{own.valid_share:.2%}", own.trades, own.trade_holes),
+            f"{own.bbo_equal:,} of {own.bbo_compared:,}" if own.bbo_compared else "-",
+            f"{own.checksums_equal:,} of {own.checksums:,}" if own.checksums else "-",
+        )
+        for own in report.symbols
+    ]
+    proven = figures("messages", "breaks", "unrecorded", "valid", "trades", "holes", optional=("holes",))
+    equal = figures("bbo equal", "checksums", optional=("checksums",))
+    say_table(f"validated {report.root}", [*words("exchange", "symbol"), *proven, *equal], rows)
+    latencies = [
+        (
+            *(own.exchange, own.symbol, line.channel),
+            *(f"{ns / 1e6:.3f}" for ns in (line.min, line.p50, line.p90, line.p99, line.p999, line.max)),
+            f"{line.negative_share:.1%}",
+        )
+        for own in report.symbols
+        for line in own.latencies
+    ]
+    quantiles = figures("min", "p50", "p90", "p99", "p99.9", "max", "negative", optional=("p90", "p99.9"))
+    title = "latency, ts_recv - ts_event, ms"
+    say_table(title, [*words("exchange", "symbol", "channel"), *quantiles], latencies)
+    for finding in report.findings:
+        place = f" (session {finding.session}, frame {finding.frame})" if finding.session else ""
+        out.print(f"{finding.severity}: {finding.check}: {finding.sentence}{place}", markup=False)
+    errors, warnings = report.count("error"), report.count("warning")
+    out.print(f"{errors} errors, {warnings} warnings", style="bold red" if errors else "bold green")

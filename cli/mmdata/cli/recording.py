@@ -1,0 +1,346 @@
+"""The commands of the recorder and of the sandbox exchange."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmdata.cli.shell import (
+    DEFAULT_DATA,
+    Data,
+    Json,
+    Quiet,
+    Verbose,
+    command,
+    console,
+    figures,
+    say_json,
+    say_table,
+    words,
+)
+from mmdata.datasets.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmdata.recorder.importing import ImportReport
+    from mmdata.recorder.job import RecordReport
+
+config = typer.Typer(
+    name="config", help="The effective configuration, and what may stand in one.", no_args_is_help=True
+)
+
+_Config = Annotated[
+    Path | None,
+    typer.Argument(
+        envvar="CONFIG_PATH", help="A recording job, such as config/demo.yaml.", show_default=False
+    ),
+]
+
+
+@command
+def record(
+    config: _Config = None,
+    root: Annotated[Path | None, typer.Option(help="The dataset's folder, instead of the job's.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Stop after so long, such as 20s or 1h.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Before the window: wait until it opens.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Record until the window closes, then make tables.
+
+    Made for cron and `docker run`. What an earlier run left is ingested first. SIGTERM and Ctrl-C end
+    cleanly: captures synced, exit 0.
+    Before the window, without --wait: says when it opens, exit 0. Exit 2: configuration, lock, or a
+    symbol that the venue does not have; 3: not one frame came in time; 4: disk.
+
+    Example: mmdata record config/binance.yaml --root /data
+    """
+    import msgspec
+
+    from mmdata.recorder.config import load_job, parse_job
+    from mmdata.recorder.job import RecordReport
+    from mmdata.recorder.job import record as run
+
+    if config is None:
+        raise UsageError(
+            "no configuration: name a file, or set CONFIG_PATH; config/demo.yaml is one to start with"
+        )
+    job = load_job(config)
+    if root is not None or duration is not None:
+        plain: dict[str, Any] = msgspec.to_builtins(job)
+        plain |= {"root": str(root)} if root is not None else {}
+        plain |= {"duration": duration} if duration is not None else {}
+        job = parse_job(plain, "the command line")
+    with _progress(quiet=quiet or as_json) as progress:
+        outcome = run(job, wait=wait, progress=progress)
+    if not isinstance(outcome, RecordReport):
+        opens = outcome.start.isoformat()
+        if as_json:
+            say_json({"schema": 1, "recorded": False, "window_opens": opens})
+        elif not quiet:
+            print(f"the window opens at {opens} (--wait waits for it); nothing was recorded")  # noqa: T201
+        return 0
+    if as_json:
+        say_json(record_json(outcome))
+    elif not quiet:
+        say_record(outcome)
+    return 0
+
+
+def record_json(report: RecordReport) -> dict[str, Any]:
+    """Return what a job did, for machines."""
+    return {
+        "schema": 1,
+        "recorded": True,
+        "root": str(report.root),
+        "started": report.started.isoformat(),
+        "ended": report.ended.isoformat(),
+        "recovered_segments": report.recovered,
+        "warnings": report.warnings,
+        "venues": [
+            {
+                "exchange": venue.exchange,
+                "session": venue.session,
+                "frames": venue.counts.frames,
+                "bytes": venue.counts.bytes,
+                "gaps": venue.counts.gaps,
+                "connections": venue.counts.connections,
+                "rows": venue.ingest.rows,
+                "quarantined": venue.ingest.quarantined,
+                "pending_segments": venue.ingest.pending,
+            }
+            for venue in report.venues
+        ],
+    }
+
+
+def say_record(report: RecordReport) -> None:
+    """Print what a job did, a row a venue."""
+    names = ("depth", "snapshots", "trades", "bbo")
+    rows = [
+        (
+            *(venue.exchange, venue.session, venue.counts.frames, venue.counts.gaps),
+            *(venue.ingest.rows.get(name, 0) for name in names),
+            *(venue.ingest.quarantined, venue.ingest.pending),
+        )
+        for venue in report.venues
+    ]
+    spare = ("snapshots", "quarantined", "segments left")
+    counted = figures("frames", "gaps", *names, "quarantined", "segments left", optional=spare)
+    say_table(f"recorded into {report.root}", [*words("exchange", "session"), *counted], rows)
+
+
+class _progress:  # noqa: N801 used as a function
+    """A live line of what is recorded, on a terminal; nothing elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._show = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> Any:
+        if not self._show:
+            return None
+        from rich.status import Status
+
+        self._status = Status("connecting ...", console=console(stderr=True))
+        self._status.start()
+        return lambda counts: self._status.update(record_line(counts))
+
+    def __exit__(self, *error: object) -> None:
+        if self._show:
+            self._status.stop()
+
+
+def record_line(counts: dict[str, Any]) -> str:
+    """Return one line on what each exchange's session has done so far."""
+    return "   ".join(
+        f"{exchange}: {own.frames:,} frames, {own.gaps} gaps, "
+        f"books {sum(own.synced.values())}/{len(own.synced)} whole"
+        for exchange, own in counts.items()
+    )
+
+
+@command
+def recover(
+    data: Data = DEFAULT_DATA, as_json: Json = False, verbose: Verbose = False, quiet: Quiet = False
+) -> int:
+    """Make tables of what a dead recorder left.
+
+    Every `record` does it first.
+
+    Example: mmdata recover /data
+    """
+    from mmdata.recorder.segments import recover_all
+
+    report, segments = recover_all(data)
+    if as_json:
+        answer = {"schema": 1, "segments": [str(path) for path in segments], "rows": dict(report.rows)}
+        say_json(answer | {"quarantined": report.quarantined, "warnings": report.warnings})
+    elif not quiet:
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+        print(f"{len(segments)} segments ingested, {sum(report.rows.values()):,} rows")  # noqa: T201
+    return 0
+
+
+@command
+def import_(
+    sources: Annotated[list[Path], typer.Argument(help="Files, one stream in the order given.")],
+    source_format: Annotated[
+        str, typer.Option("--format", "-f", help="mmdata, hftbacktest or cryptofeed.")
+    ] = "mmdata",
+    exchange: Annotated[str | None, typer.Option(help="binance, binance-usdm or okx.")] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="Names the symbol where the source does not, filters elsewhere.")
+    ] = None,
+    out: Annotated[Path, typer.Option(envvar="MMDATA_DATA", help="The dataset's folder.")] = DEFAULT_DATA,
+    tick: Annotated[str | None, typer.Option(help="Tick size of --symbol; else derived, and said.")] = None,
+    lot: Annotated[str | None, typer.Option(help="Lot size of --symbol; else derived, and said.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Import recordings into a dataset.
+
+    Reads our own captures, hftbacktest's collector files and cryptofeed's logs. Importing the same bytes
+    again changes nothing. Exit 1: a line could not be decoded; it lies in the table quarantine.
+
+    Example: mmdata import btcusdt_20240808.gz -f hftbacktest --exchange binance --symbol BTCUSDT --out data
+    """
+    from mmdata.recorder.importing import import_sources
+
+    grid = None
+    if tick is not None or lot is not None:
+        if tick is None or lot is None or symbol is None:
+            raise UsageError("--tick and --lot go together, with the --symbol that they are of")
+        grid = {symbol: (tick, lot)}
+    report = import_sources(
+        sources, out, source_format=source_format, exchange=exchange, symbol=symbol, grid=grid
+    )
+    if as_json:
+        say_json(_import_json(report))
+    elif not quiet:
+        _say_import(report, out)
+    return 1 if report.ingest.quarantined else 0
+
+
+def _import_json(report: ImportReport) -> dict[str, Any]:
+    from mmdata.recorder.ingest import describe
+
+    return {
+        "schema": 1,
+        "session": report.session,
+        "exchange": report.exchange,
+        "gaps": report.gaps,
+        "accounting": dict(describe(report.ingest)),
+        "derived": {symbol: [str(tick), str(lot)] for symbol, (tick, lot) in report.derived.items()},
+        "warnings": report.ingest.warnings,
+    }
+
+
+def _say_import(report: ImportReport, out: Path) -> None:
+    from mmdata.recorder.ingest import describe
+
+    for warning in report.ingest.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+    rows = [(what, count) for what, count in describe(report.ingest) if count]
+    rows.append(("gaps in the chains", report.gaps))
+    title = f"{report.session}: {report.exchange} into {out}"
+    say_table(title, [*words("what"), *figures("count")], rows)
+    for symbol, (tick, lot) in report.derived.items():
+        print(f"{symbol}: tick {tick:f}, lot {lot:f} (derived from the values seen)")  # noqa: T201
+
+
+@command
+def sandbox(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8700,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    seed: Annotated[int, typer.Option(help="Of the order flow.")] = 1,
+    speed: Annotated[float, typer.Option(help="Times the reference flow of 71 events a second.")] = 20.0,
+    drop: Annotated[
+        str, typer.Option(help="Withhold one book message a venue after so long each: 6s,13s,20s.")
+    ] = "",
+    truth: Annotated[Path | None, typer.Option(help="Folder to keep what was sent and every order.")] = None,
+    capture: Annotated[
+        list[Path] | None, typer.Option(help="Serve this capture instead of a market.")
+    ] = None,
+    pace: Annotated[float, typer.Option(help="Serve a capture so many times faster.")] = 1.0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run a local exchange, until Ctrl-C.
+
+    It speaks the protocols of Binance spot and OKX. Its addresses go into a recording job as rest_url and
+    ws_url. With --truth, everything that it sent, every order's life and its own books are kept, to
+    compare a recording with.
+
+    Example: mmdata sandbox --port 0 --drop 6s,13s --truth /tmp/truth
+    """
+    from mmdata.recorder.units import seconds
+    from mmdata.sandbox import SandboxOptions, serve
+
+    try:
+        drops = tuple(seconds(after) for after in drop.split(",") if after)
+    except ValueError as error:
+        raise UsageError(f"--drop: {error}") from error
+    options = SandboxOptions(
+        host=host,
+        port=port,
+        seed=seed,
+        speed=speed,
+        drop=drops,
+        truth=truth,
+        captures=tuple(capture or ()),
+        pace=pace,
+    )
+
+    def announce(addresses: dict[str, Any]) -> None:
+        if as_json:
+            say_json({"schema": 1, **addresses})
+        elif not quiet:
+            for exchange, urls in addresses.items():
+                if isinstance(urls, dict):
+                    print(f"{exchange}: rest_url: {urls['rest_url']}  ws_url: {urls['ws_url']}")  # noqa: T201
+        sys.stdout.flush()
+
+    serve(options, announce)
+    return 0
+
+
+@config.command("show")
+@command
+def config_show(config: _Config = None, as_json: Json = False) -> int:
+    """Show a job's effective configuration: every default filled in.
+
+    Example: mmdata config show config/binance.yaml
+    """
+    import yaml
+
+    from mmdata.recorder.config import load_job
+
+    if config is None:
+        raise UsageError("no configuration: name a file, or set CONFIG_PATH")
+    effective = load_job(config).effective()
+    if as_json:
+        say_json({"schema": 1, "job": effective})
+    else:
+        print(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), end="")  # noqa: T201
+    return 0
+
+
+@config.command("schema")
+@command
+def config_schema() -> int:
+    """Print the JSON Schema of a configuration file.
+
+    Example: mmdata config schema > job.schema.json
+    """
+    import json
+
+    from mmdata.recorder.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))  # noqa: T201
+    return 0

@@ -1,0 +1,22 @@
+"""The tables, and what is known of them: schema, chain rules, book kernel, validator, readers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmdata.datasets.reading import scan
+    from mmdata.datasets.validation import validate
+
+__all__ = ["scan", "validate"]
+
+_HOMES = {"scan": "mmdata.datasets.reading", "validate": "mmdata.datasets.validation"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public function when it is first asked for: Polars and numba take their time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,269 @@
+"""The book kernel: message columns in, a book out. Compiled; runs uncompiled with NUMBA_DISABLE_JIT=1.
+
+A book is two sorted lists of levels, worst first and best LAST, so that a change near the touch moves a
+few numbers at the end whatever the depth, the tick or the price. Both sides ascend by *key*: the price
+of a bid, minus the price of an ask. All prices are integer ticks, all sizes integer lots.
+
+What makes a book valid is said in ``docs/schema.md`` ("The chain, and when a book is valid"); ``step``
+is that text as code. Callers keep every message since ``state[PENDING]`` readable: a book that waits
+for its snapshot applies them late.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets import chain
+from mmdata.datasets.chain import BREAKS, CONTINUES, REPEAT
+from mmdata.datasets.jit import kernel
+
+Ints = NDArray[np.int64]
+
+# Kinds of messages.
+DIFF = 0  # changed levels
+REPLACE = 1  # a whole book sent in the stream (OKX snapshot)
+SPLICE = 2  # a whole book asked for over REST, to be spliced into the diffs
+GAP = 3  # a recorded hole; the message that showed it starts the new buffer
+GAP_OPEN = 4  # a recorded hole of which nothing received so far is the end (disconnect)
+SESSION = 5  # another recording begins
+
+BID, ASK = 0, 1
+NO_PRICE = -(2**63)
+
+# Fields of a book's state.
+VALID = 0  # 1 when the book may be looked at
+BOOK_ID = 1  # id of the last message in it
+PENDING = 2  # first message that waits for a snapshot, or -1
+SNAPSHOT = 3  # REST snapshot that waits for its first diff, or -1
+SUSPENDED = 4  # 1 when a session ended with a valid book that the next message may continue
+FULL = 5  # 1 when a level found no room: grow the arrays and step the same message again
+BIDS = 6  # number of bid levels; BIDS + ASK is the number of asks
+ASKS = 7
+RULE = 8
+MAX_DEPTH = 9
+STATE_SIZE = 10
+
+
+class Columns(NamedTuple):
+    """Messages of one symbol in order of arrival (n of them), and the levels they carry."""
+
+    kind: NDArray[np.uint8]  # (n,)
+    first_id: Ints  # (n,)
+    last_id: Ints  # (n,)
+    prev_id: Ints  # (n,)
+    start: Ints  # (n + 1,): levels of message i are start[i]:start[i + 1]
+    side: NDArray[np.int8]  # (levels,) BID or ASK
+    price: Ints  # (levels,) ticks
+    size: Ints  # (levels,) lots; 0 removes the level
+
+
+_classify = kernel()(chain.classify)
+_bridges = kernel()(chain.bridges)
+
+
+@kernel(chain)
+def find_level(keys: Ints, count: int, key: int) -> int:
+    """Return the first position of ``keys[:count]`` (ascending) that is not below ``key``."""
+    high = count
+    low = count - 1
+    stride = 1
+    while low >= 0 and keys[low] >= key:  # gallop from the best level, where most changes are
+        high = low
+        low -= stride
+        stride *= 2
+    low = max(low, -1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if keys[middle] >= key:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@kernel(chain)
+def level_size(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int, price: int) -> int:
+    """Return the lots shown at ``price`` (ticks) on ``side``; 0 where there is no level."""
+    key = price if side == BID else -price
+    count = state[BIDS + side]
+    at = find_level(keys[side], count, key)
+    return sizes[side, at] if at < count and keys[side, at] == key else 0
+
+
+@kernel(chain)
+def _apply(
+    columns: Columns, message: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
+) -> bool:
+    """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
+    for row in range(columns.start[message], columns.start[message + 1]):
+        side = columns.side[row]
+        key = columns.price[row] if side == BID else -columns.price[row]
+        size = columns.size[row]
+        count = state[BIDS + side]
+        at = find_level(keys[side], count, key)
+        if at < count and keys[side, at] == key:
+            if size != 0:
+                sizes[side, at] = size
+                continue
+            # One loop an array: the compiler makes a block move of each.
+            for i in range(at, count - 1):
+                keys[side, i] = keys[side, i + 1]
+            for i in range(at, count - 1):
+                sizes[side, i] = sizes[side, i + 1]
+            state[BIDS + side] = count - 1
+        elif size != 0:
+            if count == keys.shape[1]:
+                state[FULL] = 1
+                return False
+            for i in range(count, at, -1):
+                keys[side, i] = keys[side, i - 1]
+            for i in range(count, at, -1):
+                sizes[side, i] = sizes[side, i - 1]
+            keys[side, at] = key
+            sizes[side, at] = size
+            state[BIDS + side] = count + 1
+    if state[MAX_DEPTH] > 0:
+        for side in range(2):
+            extra = state[BIDS + side] - state[MAX_DEPTH]
+            if extra > 0:  # cut the worst levels
+                state[BIDS + side] -= extra
+                for i in range(state[BIDS + side]):
+                    keys[side, i] = keys[side, i + extra]
+                    sizes[side, i] = sizes[side, i + extra]
+    return True
+
+
+@kernel(chain)
+def _splice(
+    columns: Columns, last: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
+) -> None:
+    """Start the book from the waiting snapshot, if a message up to ``last`` bridges it."""
+    snapshot_id = columns.last_id[state[SNAPSHOT]]
+    rule = state[RULE]
+    book_id = snapshot_id
+    started = False
+    for j in range(state[PENDING], last + 1):
+        if columns.kind[j] != DIFF:
+            continue
+        first_id, last_id, prev_id = columns.first_id[j], columns.last_id[j], columns.prev_id[j]
+        if not started:
+            verdict = _bridges(rule, snapshot_id, first_id, last_id, prev_id)
+            if verdict == BREAKS:  # the snapshot is too old; the buffer stays
+                state[SNAPSHOT] = -1
+                return
+            if verdict == REPEAT:
+                continue
+            state[BIDS] = 0
+            state[ASKS] = 0
+            if not _apply(columns, state[SNAPSHOT], keys, sizes, state):
+                return
+            started = True
+        else:
+            verdict = _classify(rule, book_id, first_id, last_id, prev_id)
+            if verdict == BREAKS:
+                state[PENDING] = j
+                state[SNAPSHOT] = -1
+                return
+            if verdict == REPEAT:
+                continue
+        if not _apply(columns, j, keys, sizes, state):
+            return
+        book_id = last_id
+    if started:
+        state[VALID] = 1
+        state[BOOK_ID] = book_id
+        state[PENDING] = -1
+        state[SNAPSHOT] = -1
+
+
+@kernel(chain)
+def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints) -> None:
+    """Take message ``i`` into the book. When it sets ``state[FULL]``: grow, clear FULL, step again."""
+    kind = columns.kind[i]
+    if kind == DIFF:
+        if state[VALID] == 1 or state[SUSPENDED] == 1:
+            verdict = _classify(
+                state[RULE],
+                state[BOOK_ID],
+                columns.first_id[i],
+                columns.last_id[i],
+                columns.prev_id[i],
+            )
+            if verdict == CONTINUES:
+                if _apply(columns, i, keys, sizes, state):
+                    state[BOOK_ID] = columns.last_id[i]
+                    state[VALID] = 1
+                    state[SUSPENDED] = 0
+            elif verdict == BREAKS:
+                state[VALID] = 0
+                state[SUSPENDED] = 0
+                state[PENDING] = i
+                state[SNAPSHOT] = -1
+            return
+        if state[PENDING] < 0:
+            state[PENDING] = i
+        if state[SNAPSHOT] >= 0:
+            _splice(columns, i, keys, sizes, state)
+    elif kind == REPLACE:
+        state[BIDS] = 0
+        state[ASKS] = 0
+        if _apply(columns, i, keys, sizes, state):
+            state[BOOK_ID] = columns.last_id[i]
+            state[VALID] = 1
+            state[SUSPENDED] = 0
+            state[PENDING] = -1
+            state[SNAPSHOT] = -1
+    elif kind == SPLICE:
+        if state[VALID] == 0:
+            state[SUSPENDED] = 0  # who asks for a snapshot no longer trusts the book before it
+            state[SNAPSHOT] = i
+            if state[PENDING] >= 0:
+                _splice(columns, i, keys, sizes, state)
+    elif kind == SESSION:
+        state[SUSPENDED] = state[VALID]
+        state[VALID] = 0
+        state[PENDING] = -1
+        state[SNAPSHOT] = -1
+    elif kind == GAP_OPEN:
+        state[VALID] = 0
+        state[SUSPENDED] = 0
+        state[PENDING] = -1
+        state[SNAPSHOT] = -1
+    elif kind == GAP and state[VALID] == 1:
+        state[VALID] = 0
+        state[PENDING] = -1
+        state[SNAPSHOT] = -1
+
+
+@kernel(chain)
+def run(
+    columns: Columns,
+    begin: int,
+    end: int,
+    keys: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    state: Ints,
+    tops: NDArray[np.int64],
+    applied: NDArray[np.bool_],
+) -> int:
+    """Step messages ``begin:end`` and note the book after each; return where to go on (``end``, or FULL).
+
+    ``tops`` is (n, 5): valid, best bid, its size, best ask, its size; NO_PRICE and 0 for an empty side
+    or an invalid book. ``applied`` (n,) is true where the message left a valid book at its own id.
+    """
+    for i in range(begin, end):
+        step(columns, i, keys, sizes, state)
+        if state[FULL] == 1:
+            return i
+        bids, asks = state[BIDS], state[ASKS]
+        valid = state[VALID]
+        tops[i, 0] = valid
+        tops[i, 1] = keys[BID, bids - 1] if valid == 1 and bids > 0 else NO_PRICE
+        tops[i, 2] = sizes[BID, bids - 1] if valid == 1 and bids > 0 else 0
+        tops[i, 3] = -keys[ASK, asks - 1] if valid == 1 and asks > 0 else NO_PRICE
+        tops[i, 4] = sizes[ASK, asks - 1] if valid == 1 and asks > 0 else 0
+        applied[i] = valid == 1 and columns.kind[i] <= REPLACE and columns.last_id[i] == state[BOOK_ID]
+    return end

@@ -1,0 +1,121 @@
+"""Books rebuilt from a recording: the whole of it at once, or one message at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets._kernel import (
+    ASK,
+    ASKS,
+    BID,
+    BIDS,
+    BOOK_ID,
+    FULL,
+    MAX_DEPTH,
+    NO_PRICE,
+    PENDING,
+    RULE,
+    SNAPSHOT,
+    STATE_SIZE,
+    VALID,
+    Columns,
+    run,
+    step,
+)
+from mmdata.datasets.chain import NO_ID, ChainRule
+
+__all__ = ["NO_PRICE", "Book", "Tops", "rebuild"]
+
+Ints = NDArray[np.int64]
+_FIRST_CAPACITY = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tops:
+    """The best bid and ask after each message; arrays of shape (n,), ticks and lots."""
+
+    valid: NDArray[np.bool_]
+    bid_price: Ints
+    """NO_PRICE where the side is empty or the book is invalid."""
+    bid_size: Ints
+    ask_price: Ints
+    ask_size: Ints
+    applied: NDArray[np.bool_]
+    """True where the book is valid and stands at this very message's id."""
+
+
+class Book:
+    """A book that takes messages one by one, in order; prices in ticks, sizes in lots.
+
+    Feed every message: one that waits for a snapshot is applied late.
+    """
+
+    def __init__(self, columns: Columns, chain: ChainRule, capacity: int = _FIRST_CAPACITY) -> None:
+        self._columns = columns
+        self.keys = np.zeros((2, capacity), np.int64)
+        self.sizes = np.zeros((2, capacity), np.int64)
+        self.state = np.zeros(STATE_SIZE, np.int64)
+        self.state[[PENDING, SNAPSHOT]] = -1
+        self.state[BOOK_ID] = NO_ID
+        self.state[RULE] = chain.rule
+        self.state[MAX_DEPTH] = chain.max_depth
+
+    @property
+    def valid(self) -> bool:
+        """True when the book is proven to be the exchange's, as far as it was sent."""
+        return bool(self.state[VALID])
+
+    @property
+    def id(self) -> int:
+        """Id of the last message in the book; NO_ID where the venue sends none."""
+        return int(self.state[BOOK_ID])
+
+    def step(self, message: int) -> None:
+        """Take message number ``message`` of the columns into the book."""
+        step(self._columns, message, self.keys, self.sizes, self.state)
+        while self.state[FULL]:
+            self.grow()
+            step(self._columns, message, self.keys, self.sizes, self.state)
+
+    def grow(self) -> None:
+        """Double the room for levels, after a kernel said FULL."""
+        self.keys = np.concatenate((self.keys, np.zeros_like(self.keys)), axis=1)
+        self.sizes = np.concatenate((self.sizes, np.zeros_like(self.sizes)), axis=1)
+        self.state[FULL] = 0
+
+    def bids(self, depth: int | None = None) -> list[tuple[int, int]]:
+        """Return (price in ticks, size in lots) of the bids, best first; the best ``depth`` of them."""
+        return self._levels(BID, 1, int(self.state[BIDS]), depth)
+
+    def asks(self, depth: int | None = None) -> list[tuple[int, int]]:
+        """Return (price in ticks, size in lots) of the asks, best first; the best ``depth`` of them."""
+        return self._levels(ASK, -1, int(self.state[ASKS]), depth)
+
+    def _levels(self, side: int, sign: int, count: int, depth: int | None) -> list[tuple[int, int]]:
+        low = 0 if depth is None else max(0, count - depth)
+        keys = self.keys[side, low:count][::-1]
+        sizes = self.sizes[side, low:count][::-1]
+        return [(sign * int(key), int(size)) for key, size in zip(keys, sizes, strict=True)]
+
+
+def rebuild(columns: Columns, chain: ChainRule) -> Tops:
+    """Rebuild the book over all messages and return its top after each."""
+    n = len(columns.kind)
+    tops = np.empty((n, 5), np.int64)
+    applied = np.empty(n, np.bool_)
+    book = Book(columns, chain)
+    at = run(columns, 0, n, book.keys, book.sizes, book.state, tops, applied)
+    while at < n:
+        book.grow()
+        at = run(columns, at, n, book.keys, book.sizes, book.state, tops, applied)
+    return Tops(
+        valid=tops[:, 0] == 1,
+        bid_price=tops[:, 1],
+        bid_size=tops[:, 2],
+        ask_price=tops[:, 3],
+        ask_size=tops[:, 4],
+        applied=applied,
+    )

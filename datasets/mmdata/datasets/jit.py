@@ -1,0 +1,75 @@
+"""Compiled kernels, cached on disk under a key that changes whenever any source they use changes.
+
+numba's own ``cache=True`` looks only at the file of the outermost function: after an edit in another
+file it goes on serving the old code (reproduced with 0.68). Here the folder of the cache is named by a
+hash over the kernel's module, the modules of what it calls, and numba's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numba
+import numba.core.config
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
+
+
+def kernel(*callees: ModuleType) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a function with numba when it is first called, and keep the machine code on disk.
+
+    ``callees`` are the other modules whose functions the kernel calls: an edit there makes a new cache
+    folder. ``NUMBA_CACHE_DIR`` says where the folders lie (else ``$XDG_CACHE_HOME/mmdata``); where it
+    cannot be written, the kernel is compiled in each process, and a log line says so.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        own = sys.modules[function.__module__]
+        folder = _cache_folder(_digest((own, *callees)))
+        if folder is None:
+            return numba.njit(nogil=True)(function)
+        # The locator reads the setting when the function is decorated; it is put back at once, so that
+        # kernels that are not ours keep their own place.
+        settings = vars(numba.core.config)
+        before = settings["CACHE_DIR"]
+        settings["CACHE_DIR"] = str(folder)
+        try:
+            return numba.njit(cache=True, nogil=True)(function)
+        finally:
+            settings["CACHE_DIR"] = before
+
+    return decorate
+
+
+def _digest(modules: tuple[ModuleType, ...]) -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name in sorted({module.__file__ or "" for module in modules}):
+        digest.update(Path(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder(digest: str) -> Path | None:
+    base = os.environ.get("NUMBA_CACHE_DIR") or (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mmdata"
+    )
+    folder = Path(base) / f"kernels-{digest}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("kernels are compiled anew in this process: %s cannot be made (%s)", folder, error)
+        return None
+    if not os.access(folder, os.W_OK):
+        _log.warning("kernels are compiled anew in this process: %s is not writable", folder)
+        return None
+    return folder

@@ -1,0 +1,465 @@
+"""One symbol's recording as columns: what the book kernel and the simulator read.
+
+Loads the tables `depth`, `snapshots`, `events` and `trades`, puts book messages into the one order that
+counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmdata.datasets._kernel import (
+    ASK,
+    BID,
+    DIFF,
+    GAP,
+    GAP_OPEN,
+    REPLACE,
+    SESSION,
+    SPLICE,
+    Columns,
+)
+from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
+from mmdata.datasets.decimals import common_divisor, scaled, shortest
+from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
+
+Ints = NDArray[np.int64]
+
+NO_TIME = -(2**63)
+"""Stands for a time that the venue did not send (null in the tables)."""
+FRAME_BITS = 40
+"""A place in the order of everything is ``session << FRAME_BITS | frame``."""
+_BUY, _SELL = 1, -1
+# Order within one frame: a session's start, its messages, what was noted about them.
+_AT_START, _AT_MESSAGE, _AT_EVENT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """Trades in order of arrival; every array has shape (n,)."""
+
+    order: Ints
+    """Place in the order of everything: session and frame in one number, comparable with messages'."""
+    ts_recv: Ints
+    ts_event: Ints
+    trade_id: Ints
+    side: NDArray[np.int8]
+    """The taker's: 1 bought, -1 sold."""
+    price: Ints
+    """Ticks."""
+    size: Ints
+    """Lots."""
+    backfilled: NDArray[np.bool_]
+    """Asked for later, over REST: no strategy may see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One symbol's book messages and trades, as integers; times are ns since the epoch, UTC."""
+
+    exchange: str
+    symbol: str
+    chain: ChainRule
+    tick_size: Decimal
+    lot_size: Decimal
+    tick_source: str
+    """Where tick and lot come from: ``venue``, ``user``, ``derived``."""
+    sessions: tuple[str, ...]
+    columns: Columns
+    order: Ints
+    """(n,) place of each message in the order of everything, as in `Trades.order`."""
+    ts_recv: Ints
+    ts_event: Ints
+    trades: Trades
+
+    def session_of(self, order: Ints) -> Ints:
+        """Return which of `sessions` each place in the order of everything belongs to."""
+        return order >> FRAME_BITS
+
+
+def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = None) -> Market:
+    """Load what was recorded of ``symbol`` before ``end`` (ns since the epoch; None: all of it).
+
+    UsageError: nothing of it is in the dataset; the sentence names what is. DatasetError: a file is
+    damaged, or tick and lot are unknown.
+    """
+    if exchange not in CHAINS:
+        raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
+    last_date = date_name(end - 1) if end is not None else "9999"
+    tables = {
+        table: [
+            part
+            for part in list_parts(root, table, exchange=exchange, symbol=symbol)
+            if part.partition.date <= last_date
+        ]
+        for table in ("depth", "snapshots", "events", "trades", "instruments")
+    }
+    if not tables["depth"] and not tables["trades"]:
+        have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
+        raise UsageError(f"{root}: no depth and no trades of {exchange} {symbol}; it holds {have}")
+    sessions = _session_order(tables)
+    depth = _read(tables["depth"], _DEPTH)
+    snapshots = _read(tables["snapshots"], _SNAPSHOTS)
+    snapshots = snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
+    trades = _read(tables["trades"], _TRADES)
+    events = _read(tables["events"], ["session", "frame", "ts_recv", "kind", "channel", "next_id"])
+    gaps = events.filter(pc.and_(pc.equal(events["kind"], "gap"), pc.equal(events["channel"], "depth")))
+    grid = _grid(tables["instruments"], [depth, snapshots, trades])
+    columns, order, ts_recv, ts_event = _messages(depth, snapshots, gaps, sessions, grid)
+    market = Market(
+        exchange=exchange,
+        symbol=symbol,
+        chain=CHAINS[exchange],
+        tick_size=grid.tick_size,
+        lot_size=grid.lot_size,
+        tick_source=grid.source,
+        sessions=tuple(sessions),
+        columns=columns,
+        order=order,
+        ts_recv=ts_recv,
+        ts_event=ts_event,
+        trades=_trades(trades, sessions, grid),
+    )
+    return market if end is None else _before(market, end)
+
+
+_DEPTH = [
+    *("session", "frame", "ts_recv", "ts_event", "first_id", "last_id", "prev_id"),
+    *("side", "price", "size", "is_snapshot", "is_last"),
+]
+_SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
+_TRADES = [
+    *("session", "frame", "ts_recv", "ts_event", "trade_id"),
+    *("side", "price", "size", "origin", "kind"),
+]
+
+
+def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
+    """Read ``columns`` of one published part. DatasetError: it is damaged or lacks a column."""
+    try:
+        return pq.read_table(part.path, columns=list(columns), partitioning=None)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        size = part.path.stat().st_size if part.path.exists() else 0
+        raise DatasetError(
+            f"{part.path}: cannot be read as Parquet ({size} bytes: {error}); nothing was changed; the "
+            f"rows of session {part.session} can be ingested again from its capture once it is moved away"
+        ) from error
+    except KeyError as error:
+        raise DatasetError(f"{part.path}: lacks a column of schema version 1: {error}") from error
+
+
+def _read(parts: Sequence[Part], columns: Sequence[str]) -> pa.Table:
+    """Read and join parts; decimals of narrow and wide parts are united as wide."""
+    if not parts:
+        from mmdata.datasets.schema import arrow_schema
+
+        table = _TABLE_OF[tuple(columns)]
+        return arrow_schema(table).empty_table().select(list(columns))
+    tables = [read_part(part, columns) for part in parts]
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+_TABLE_OF = {
+    tuple(_DEPTH): "depth",
+    tuple(_SNAPSHOTS): "snapshots",
+    tuple(_TRADES): "trades",
+    ("session", "frame", "ts_recv", "kind", "channel", "next_id"): "events",
+}
+
+
+def _session_order(tables: dict[str, list[Part]]) -> list[str]:
+    begun: dict[str, str] = {}
+    for parts in tables.values():
+        for part in parts:
+            begun[part.session] = min(begun.get(part.session, part.start), part.start)
+    return sorted(begun, key=lambda session: (begun[session], session))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Tick and lot, as decimals and as integers at the scale of a decimal column."""
+
+    tick_size: Decimal
+    lot_size: Decimal
+    source: str
+
+    def ticks(self, prices: pa.ChunkedArray) -> Ints:
+        return _whole(prices, self.tick_size)
+
+    def lots(self, sizes: pa.ChunkedArray) -> Ints:
+        return _whole(sizes, self.lot_size)
+
+
+def _grid(instruments: Sequence[Part], tables: Sequence[pa.Table]) -> _Grid:
+    """Choose tick and lot: the venue's or the user's where all values lie on it, else the derived."""
+    for source in ("user", "venue", "derived"):
+        rows = [read_part(part, ("source", "tick_size", "lot_size")) for part in instruments]
+        found = [
+            (Decimal(row["tick_size"]), Decimal(row["lot_size"]))
+            for table in rows
+            for row in table.to_pylist()
+            if row["source"] == source
+        ]
+        if found:
+            tick, lot = found[-1]
+            if _all_on(tables, "price", tick) and _all_on(tables, "size", lot):
+                return _Grid(shortest(tick), shortest(lot), source)
+    # The tick changed within the recording, or was never told: the finest grid that holds all values.
+    return _Grid(_common(tables, "price"), _common(tables, "size"), "derived")
+
+
+def _all_on(tables: Sequence[pa.Table], column: str, unit: Decimal) -> bool:
+    return all(
+        not (scaled(table[column]) % _units(unit, table[column].type.scale)).any()
+        for table in tables
+        if table.num_rows and _is_whole(unit, table[column].type.scale)
+    ) and all(_is_whole(unit, t[column].type.scale) for t in tables if t.num_rows)
+
+
+def _common(tables: Sequence[pa.Table], column: str) -> Decimal:
+    unit = Decimal(0)
+    for table in tables:
+        values = np.unique(scaled(table[column]))
+        if values.size:
+            divisor = math.gcd(*(int(v) for v in values))
+            here = Decimal(divisor).scaleb(-table[column].type.scale)
+            unit = here if unit == 0 else common_divisor(unit, here)
+    return shortest(unit) if unit else Decimal(1)
+
+
+def _is_whole(unit: Decimal, scale: int) -> bool:
+    return unit.scaleb(scale) == unit.scaleb(scale).to_integral_value()
+
+
+def _units(unit: Decimal, scale: int) -> int:
+    return int(unit.scaleb(scale))
+
+
+def _whole(column: pa.ChunkedArray, unit: Decimal) -> Ints:
+    """Return the decimals of ``column`` (no nulls) as whole multiples of ``unit``."""
+    values = scaled(column)
+    multiples = values // _units(unit, column.type.scale)
+    try:
+        return multiples.astype(np.int64)
+    except OverflowError as error:
+        raise DatasetError(
+            f"a value of {max(abs(v) for v in multiples)} units of {unit} does not fit 64 bits; the book "
+            f"kernel counts whole ticks and lots"
+        ) from error
+
+
+def times(column: pa.ChunkedArray) -> Ints:
+    """Return times as ns since the epoch, NO_TIME for null."""
+    filled = pc.fill_null(column.cast(pa.int64()), NO_TIME)
+    return np.asarray(filled.to_numpy(), dtype=np.int64)
+
+
+def ids(column: pa.ChunkedArray) -> Ints:
+    """Return ids, NO_ID for null."""
+    return np.asarray(pc.fill_null(column, NO_ID).to_numpy(), dtype=np.int64)
+
+
+def multiples(column: pa.ChunkedArray, unit: Decimal, null: int) -> Ints:
+    """Return decimals as whole multiples of ``unit``, ``null`` for null."""
+    whole = np.full(len(column), null, np.int64)
+    whole[pc.is_valid(column).to_numpy()] = _whole(column, unit)
+    return whole
+
+
+def _places(table: pa.Table, sessions: Sequence[str]) -> Ints:
+    index = pc.index_in(table["session"], value_set=pa.array(sessions, pa.string()))
+    session = np.asarray(index.to_numpy(), dtype=np.int64)
+    return (session << FRAME_BITS) | np.asarray(table["frame"].to_numpy(), dtype=np.int64)
+
+
+def _sides(table: pa.Table) -> NDArray[np.int8]:
+    return np.where(pc.equal(table["side"], "bid").to_numpy(), BID, ASK).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Messages from one table: (n,) arrays, with levels where the table has them."""
+
+    at: int
+    order: Ints
+    kind: NDArray[np.uint8]
+    first_id: Ints
+    last_id: Ints
+    prev_id: Ints
+    ts_recv: Ints
+    ts_event: Ints
+    count: Ints
+    side: NDArray[np.int8]
+    price: Ints
+    size: Ints
+
+
+def _messages(
+    depth: pa.Table, snapshots: pa.Table, gaps: pa.Table, sessions: Sequence[str], grid: _Grid
+) -> tuple[Columns, Ints, Ints, Ints]:
+    pieces = [
+        _depth_piece(depth, sessions, grid),
+        _snapshot_piece(snapshots, sessions, grid),
+        _gap_piece(gaps, sessions),
+        _session_piece(len(sessions)),
+    ]
+    order = np.concatenate([piece.order for piece in pieces])
+    at = np.concatenate([np.full(len(piece.order), piece.at) for piece in pieces])
+    rank = np.lexsort((at, order))  # stable: messages of one frame keep their order
+    counts = np.concatenate([piece.count for piece in pieces])
+    starts = np.concatenate(([0], np.cumsum(counts)))[:-1]
+    start = np.concatenate(([0], np.cumsum(counts[rank])))
+    rows = np.repeat(starts[rank] - start[:-1], counts[rank]) + np.arange(start[-1])
+
+    def joined(name: str) -> Ints:
+        return np.concatenate([getattr(piece, name) for piece in pieces])
+
+    columns = Columns(
+        kind=joined("kind")[rank].astype(np.uint8),
+        first_id=joined("first_id")[rank],
+        last_id=joined("last_id")[rank],
+        prev_id=joined("prev_id")[rank],
+        start=start.astype(np.int64),
+        side=joined("side")[rows].astype(np.int8),
+        price=joined("price")[rows],
+        size=joined("size")[rows],
+    )
+    return columns, order[rank], joined("ts_recv")[rank], joined("ts_event")[rank]
+
+
+def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piece:
+    """Messages end at the rows marked ``is_last``; a message without levels has one row of nulls."""
+    ends = np.flatnonzero(table["is_last"].to_numpy())
+    heads = table.take(pa.array(ends))
+    levels = pc.is_valid(table["price"]).to_numpy()
+    until = np.concatenate(([0], np.cumsum(levels)))
+    begins = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    rows = table.filter(pc.is_valid(table["price"]))
+    replaces = heads["is_snapshot"].to_numpy()
+    return _Piece(
+        at=_AT_MESSAGE,
+        order=_places(heads, sessions),
+        kind=np.where(replaces, REPLACE, DIFF).astype(np.uint8),
+        first_id=ids(heads["first_id"]),
+        last_id=ids(heads["last_id"]),
+        prev_id=ids(heads["prev_id"]),
+        ts_recv=times(heads["ts_recv"]),
+        ts_event=times(heads["ts_event"]),
+        count=until[ends + 1] - until[begins],
+        side=_sides(rows),
+        price=grid.ticks(rows["price"]),
+        size=grid.lots(rows["size"]),
+    )
+
+
+def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piece:
+    """Each snapshot is the rows of one frame."""
+    place = _places(table, sessions)
+    begins = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1]))) if len(place) else place
+    heads = table.take(pa.array(begins))
+    ends = np.concatenate((begins[1:], [len(place)])).astype(np.int64) if len(place) else begins
+    levels = pc.is_valid(table["price"])
+    until = np.concatenate(([0], np.cumsum(levels.to_numpy())))
+    rows = table.filter(levels)
+    n = len(begins)
+    return _Piece(
+        at=_AT_MESSAGE,
+        order=place[begins],
+        kind=np.full(n, SPLICE, np.uint8),
+        first_id=np.full(n, NO_ID),
+        last_id=ids(heads["last_id"]),
+        prev_id=np.full(n, NO_ID),
+        ts_recv=times(heads["ts_recv"]),
+        ts_event=np.full(n, NO_TIME),
+        count=(until[ends] - until[begins]).astype(np.int64),
+        side=_sides(rows),
+        price=grid.ticks(rows["price"]),
+        size=grid.lots(rows["size"]),
+    )
+
+
+def _gap_piece(table: pa.Table, sessions: Sequence[str]) -> _Piece:
+    kind = np.where(pc.is_valid(table["next_id"]).to_numpy(), GAP, GAP_OPEN)
+    return _marks(_AT_EVENT, _places(table, sessions), kind, times(table["ts_recv"]))
+
+
+def _session_piece(count: int) -> _Piece:
+    place = np.arange(count, dtype=np.int64) << FRAME_BITS
+    return _marks(_AT_START, place, np.full(count, SESSION), np.full(count, NO_TIME))
+
+
+def _marks(at: int, order: Ints, kind: NDArray[np.int64], ts_recv: Ints) -> _Piece:
+    """Messages that carry neither ids nor levels."""
+    n = len(order)
+    none = np.empty(0, np.int64)
+    return _Piece(
+        at=at,
+        order=order,
+        kind=kind.astype(np.uint8),
+        first_id=np.full(n, NO_ID),
+        last_id=np.full(n, NO_ID),
+        prev_id=np.full(n, NO_ID),
+        ts_recv=ts_recv,
+        ts_event=np.full(n, NO_TIME),
+        count=np.zeros(n, np.int64),
+        side=none.astype(np.int8),
+        price=none,
+        size=none,
+    )
+
+
+def _trades(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Trades:
+    """Block trades are off the book and are left out; so are aggregates where single trades exist."""
+    kinds = set(pc.unique(table["kind"]).to_pylist())
+    table = table.filter(pc.equal(table["kind"], "trade" if "trade" in kinds else "agg"))
+    return Trades(
+        order=_places(table, sessions),
+        ts_recv=times(table["ts_recv"]),
+        ts_event=times(table["ts_event"]),
+        trade_id=ids(table["trade_id"]),
+        side=np.where(pc.equal(table["side"], "buy").to_numpy(), _BUY, _SELL).astype(np.int8),
+        price=grid.ticks(table["price"]),
+        size=grid.lots(table["size"]),
+        backfilled=np.asarray(pc.equal(table["origin"], "backfill").to_numpy(), dtype=np.bool_),
+    )
+
+
+def _before(market: Market, end: int) -> Market:
+    """Cut everything that arrived at ``end`` or later, by place: ``ts_recv`` may step back."""
+    from dataclasses import fields, replace
+
+    late = np.flatnonzero(market.ts_recv >= end)
+    n = int(late[0]) if late.size else len(market.ts_recv)
+    trades = market.trades
+    late_trades = np.flatnonzero(trades.ts_recv >= end)
+    k = int(late_trades[0]) if late_trades.size else len(trades.ts_recv)
+    columns = market.columns
+    levels = int(columns.start[n])
+    return replace(
+        market,
+        columns=Columns(
+            kind=columns.kind[:n],
+            first_id=columns.first_id[:n],
+            last_id=columns.last_id[:n],
+            prev_id=columns.prev_id[:n],
+            start=columns.start[: n + 1],
+            side=columns.side[:levels],
+            price=columns.price[:levels],
+            size=columns.size[:levels],
+        ),
+        order=market.order[:n],
+        ts_recv=market.ts_recv[:n],
+        ts_event=market.ts_event[:n],
+        trades=Trades(**{f.name: getattr(trades, f.name)[:k] for f in fields(Trades)}),
+    )

@@ -1,0 +1,203 @@
+"""The checks: each a small function over columns, without I/O.
+
+Each returns what it found as plain indices and numbers; `run` puts sentences to them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION
+from mmdata.datasets.book import Book, Tops
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, classify
+from mmdata.datasets.decimals import shortest
+from mmdata.datasets.market import NO_TIME, Market
+from mmdata.datasets.validation.report import Latency
+
+Ints = NDArray[np.int64]
+
+
+class Break(NamedTuple):
+    """A message that does not continue the book before it."""
+
+    message: int
+    book_id: int
+    next_id: int
+    recorded: bool
+
+
+def chain_breaks(market: Market, recorded: Iterable[tuple[int | None, int | None]]) -> list[Break]:
+    """Walk the stream's messages by the exchange's rule; return each break.
+
+    ``recorded`` are the (last_id, next_id) of the dataset's gap events. A gap that the recorder noted
+    between two messages (a lost connection) starts a new chain, and so does a new session unless its
+    first message continues the chain.
+    """
+    known = set(recorded)
+    columns, chain = market.columns, market.chain
+    broken: list[Break] = []
+    book_id: int | None = None
+    tentative = False
+    ids = zip(
+        columns.kind.tolist(),
+        columns.first_id.tolist(),
+        columns.last_id.tolist(),
+        columns.prev_id.tolist(),
+        strict=True,
+    )
+    for message, (kind, first_id, last_id, prev_id) in enumerate(ids):
+        if kind == REPLACE:
+            book_id, tentative = last_id, False
+        elif kind == SESSION:
+            tentative = True
+        elif kind == GAP_OPEN:
+            book_id = None
+        elif kind == DIFF:
+            if book_id is None:
+                book_id, tentative = last_id, False
+                continue
+            verdict = classify(chain.rule, book_id, first_id, last_id, prev_id)
+            if verdict == BREAKS and not tentative:
+                next_id = first_id if chain.spliced else prev_id
+                broken.append(Break(message, book_id, next_id, (book_id, next_id) in known))
+            if verdict in (CONTINUES, BREAKS):
+                book_id, tentative = last_id, False
+                if verdict == BREAKS and not chain.spliced:
+                    book_id = None  # nothing is built on it before the next snapshot
+    return broken
+
+
+def steps_back(order: Ints, ts_recv: Ints) -> Ints:
+    """Return the places where the receive clock is behind the row before it (rows in order)."""
+    if len(ts_recv) < 2:
+        return np.empty(0, np.int64)
+    back = (ts_recv[1:] < ts_recv[:-1]) & (order[1:] >= order[:-1])
+    return np.flatnonzero(back) + 1
+
+
+class IdSteps(NamedTuple):
+    """Where a chain of trade ids is not +1."""
+
+    holes: Ints
+    """Places whose ids begin beyond the next one expected."""
+    repeats: Ints
+    """Places whose ids were there before."""
+
+
+def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
+    """Compare each trade's ids with the one before it, in order of arrival; NO_ID is passed over."""
+    known = np.flatnonzero(first_id != NO_ID)
+    step = first_id[known][1:] - last_id[known][:-1]
+    return IdSteps(holes=known[1:][step > 1], repeats=known[1:][step < 1])
+
+
+def latency(channel: str, ts_recv: Ints, ts_event: Ints) -> Latency | None:
+    """Return the latency of a channel; None where the venue sends no time."""
+    timed = ts_event != NO_TIME
+    values = np.sort(ts_recv[timed] - ts_event[timed])
+    if not values.size:
+        return None
+
+    def quantile(share: float) -> int:
+        return int(values[min(len(values) - 1, int(share * len(values)))])
+
+    return Latency(
+        channel=channel,
+        count=len(values),
+        min=int(values[0]),
+        p50=quantile(0.5),
+        p90=quantile(0.9),
+        p99=quantile(0.99),
+        p999=quantile(0.999),
+        max=int(values[-1]),
+        negative_share=float((values < 0).mean()),
+    )
+
+
+class Touches(NamedTuple):
+    """Best bid and offers of the venue beside the rebuilt book's, at equal ids."""
+
+    compared: int
+    unequal: list[int]
+    """Rows of the bbo table that differ."""
+
+
+def compare_touches(market: Market, tops: Tops, ids: Ints, touch: NDArray[np.int64]) -> Touches:
+    """Compare bbo rows with the rebuilt top after the message of the same id.
+
+    ``ids`` (n,); ``touch`` (n, 4): bid price and size, ask price and size in ticks and lots, NO_PRICE
+    and 0 for an empty side. At equal ids, not at equal times: the ticker arrives before its diff.
+    """
+    messages = np.flatnonzero(tops.applied & (market.columns.last_id != NO_ID))
+    # A repeated id (heartbeat) shows the same book: any of them will do.
+    at = dict(zip(market.columns.last_id[messages].tolist(), messages.tolist(), strict=True))
+    rebuilt = np.column_stack((tops.bid_price, tops.bid_size, tops.ask_price, tops.ask_size))
+    compared, unequal = 0, []
+    for row, book_id in enumerate(ids.tolist()):
+        message = at.get(book_id)
+        if message is not None:
+            compared += 1
+            if (rebuilt[message] != touch[row]).any():
+                unequal.append(row)
+    return Touches(compared, unequal)
+
+
+def valid_share(market: Market, tops: Tops) -> float:
+    """Return the share of the time between first and last message in which the book is valid."""
+    times = market.ts_recv
+    timed = times != NO_TIME
+    times, valid = times[timed], tops.valid[timed]
+    total = int(times[-1] - times[0]) if len(times) else 0
+    if total <= 0:
+        return float(valid.any()) if len(valid) else 0.0
+    spans = np.diff(times)
+    return float(spans[valid[:-1]].sum() / total)
+
+
+def crossed(tops: Tops) -> Ints:
+    """Return the messages after which the valid book's best bid is above its best ask."""
+    both = tops.valid & (tops.bid_size > 0) & (tops.ask_size > 0)
+    return np.flatnonzero(both & (tops.bid_price > tops.ask_price))
+
+
+def okx_checksum(
+    bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]], tick: Decimal, lot: Decimal
+) -> int:
+    """Return OKX's checksum of a book: CRC-32 over its best 25 levels a side, as a signed 32-bit number.
+
+    Levels alternate bid, ask; of a longer side the rest is appended. Numbers in their shortest form.
+
+    Source: OKX v5 docs before 2026-06-23, "Checksum"; vectors in the tests.
+    """
+    words: list[str] = []
+    for level in range(25):
+        for side in (bids, asks):
+            if level < len(side):
+                price, size = side[level]
+                words += (f"{shortest(price * tick):f}", f"{shortest(size * lot):f}")
+    value = zlib.crc32(":".join(words).encode())
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def verify_checksums(market: Market, expected: dict[int, int]) -> list[int]:
+    """Return the messages (keys of ``expected``) after which the rebuilt book has another checksum."""
+    book = Book(market.columns, market.chain)
+    wrong = []
+    for message in range(len(market.columns.kind)):
+        book.step(message)
+        if message in expected:
+            found = okx_checksum(book.bids(25), book.asks(25), market.tick_size, market.lot_size)
+            if not book.valid or found != expected[message]:
+                wrong.append(message)
+    return wrong
+
+
+def recorded_gaps(market: Market) -> Ints:
+    """Return the places of the holes in the book that the recorder noted."""
+    return np.flatnonzero(np.isin(market.columns.kind, (GAP, GAP_OPEN)))

@@ -1,0 +1,166 @@
+"""Is the book still the exchange's? One machine a symbol: ids in, notes and requests out.
+
+No clock, no socket, no logger: the recorder carries out what the machine says, the importers write down
+what it notes, tests drive it by hand. The levels are not its business.
+
+Binance (spliced): buffer diffs, ask for a REST snapshot, start at the first diff that bridges it, then
+demand an unbroken chain. OKX: the stream's own snapshot starts the book; after a break subscribe again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, ChainRule, bridges, classify
+
+
+class Ask(NamedTuple):
+    """Get a fresh book: over REST where books are spliced, by a new subscription elsewhere."""
+
+    reason: str
+    """``start`` or ``gap``: kept with the snapshot that answers."""
+
+
+class Note(NamedTuple):
+    """Something to be written down as a row of the table `events`."""
+
+    kind: str
+    last_id: int | None
+    next_id: int | None
+    detail: dict[str, str]
+
+
+Action = Ask | Note
+_NOTHING: tuple[Action, ...] = ()
+
+
+class BookSync:
+    """The chain of one symbol's book messages.
+
+    ``synced`` is true while the book that these messages build is proven. A gap is noted once; until the
+    book is whole again, messages are counted into the buffer and nothing else is said of them.
+    """
+
+    def __init__(self, chain: ChainRule) -> None:
+        self._chain = chain
+        self.synced = False
+        self.book_id = NO_ID
+        self._reason = "start"
+        self._buffer: list[tuple[int, int, int]] = []
+        self._snapshot: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why a snapshot that came now was asked for: ``start``, ``gap``, or ``audit`` when synced."""
+        return "audit" if self.synced or not self._chain.spliced else self._reason
+
+    def connected(self) -> Sequence[Action]:
+        """Say that the stream is live: a spliced book needs a snapshot."""
+        return (Ask(self._reason),) if self._chain.spliced else _NOTHING
+
+    def receive(
+        self, first_id: int, last_id: int, prev_id: int, *, is_snapshot: bool = False
+    ) -> Sequence[Action]:
+        """Take the ids of the next book message (NO_ID where the venue sends none)."""
+        if is_snapshot:
+            return self._replaced(last_id)
+        if self.synced:
+            verdict = classify(self._chain.rule, self.book_id, first_id, last_id, prev_id)
+            if verdict == CONTINUES:
+                self.book_id = last_id
+            elif verdict == BREAKS:
+                return self._broken(first_id, last_id, prev_id)
+            return _NOTHING
+        if not self._chain.spliced:
+            return _NOTHING  # nothing can be built before the stream's snapshot
+        self._buffer.append((first_id, last_id, prev_id))
+        return _NOTHING if self._snapshot is None else self._splice()
+
+    def receive_snapshot(self, last_id: int) -> Sequence[Action]:
+        """Take the id of a REST snapshot that was asked for."""
+        if self.synced or not self._chain.spliced:
+            return _NOTHING
+        self._snapshot = last_id
+        return self._splice()
+
+    def disconnected(self) -> Sequence[Action]:
+        """Say that the stream ended: what comes next cannot continue the book."""
+        noted = self._gap(None, "disconnect") if self.synced else _NOTHING
+        self.synced = False
+        self._buffer.clear()
+        self._snapshot = None
+        return noted
+
+    def _replaced(self, last_id: int) -> Sequence[Action]:
+        self.book_id = last_id
+        self.synced = True
+        self._reason = "gap"
+        return (self._sync_note(),)
+
+    def _broken(self, first_id: int, last_id: int, prev_id: int) -> Sequence[Action]:
+        # On a linked chain the message names what came before it; that is what was missed.
+        next_id = first_id if self._chain.spliced else prev_id
+        noted = self._gap(next_id, "missing")
+        self.synced = False
+        self._snapshot = None
+        self._buffer = [(first_id, last_id, prev_id)] if self._chain.spliced else []
+        return (*noted, Ask("gap"))
+
+    def _gap(self, next_id: int | None, cause: str) -> Sequence[Action]:
+        self._reason = "gap"
+        return (Note("gap", _or_none(self.book_id), next_id, {"cause": cause}),)
+
+    def _splice(self) -> Sequence[Action]:
+        """Start at the first buffered message beyond the snapshot, when there is one that bridges it."""
+        assert self._snapshot is not None
+        rule = self._chain.rule
+        book_id = self._snapshot
+        started = False
+        for at, (first_id, last_id, prev_id) in enumerate(self._buffer):
+            judge = classify if started else bridges
+            verdict = judge(rule, book_id, first_id, last_id, prev_id)
+            if verdict == CONTINUES:
+                book_id, started = last_id, True
+            elif verdict == BREAKS:
+                self._snapshot = None
+                if started:  # a hole inside the buffer: only what follows it can be built on
+                    self.book_id = book_id
+                    del self._buffer[:at]
+                    return (*self._gap(first_id, "missing"), Ask("gap"))
+                return (Ask(self._reason),)  # the snapshot is too old; the buffer stays
+        if not started:
+            return _NOTHING
+        self.book_id = book_id
+        self.synced = True
+        self._buffer.clear()
+        self._snapshot = None
+        self._reason = "gap"
+        return (self._sync_note(),)
+
+    def _sync_note(self) -> Note:
+        return Note("synced", _or_none(self.book_id), None, {})
+
+
+class TradeChain:
+    """The chain of one symbol's trade ids: notes the trades that are missing."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._cause = "missing"
+
+    def receive(self, first_id: int, last_id: int) -> Sequence[Action]:
+        """Take the ids of the next trade or aggregate; an id that goes down is a repeat or a reset."""
+        before, cause = self._last, self._cause
+        self._last, self._cause = last_id, "missing"
+        if before is None or first_id <= before + 1:
+            return _NOTHING
+        return (Note("gap", before, first_id, {"cause": cause}),)
+
+    def disconnected(self) -> None:
+        """Say that the stream ended: the next hole is its doing."""
+        self._cause = "disconnect"
+
+
+def _or_none(book_id: int) -> int | None:
+    return None if book_id == NO_ID else book_id

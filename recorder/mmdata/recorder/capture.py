@@ -1,0 +1,325 @@
+"""The capture file: one line per frame as it came. Grammar in ``docs/capture.md``.
+
+Pure parts (`format_*`, `parse_line`) and two thin shells: `CaptureWriter` appends to segments,
+`read_segment` reads one. Nothing is decoded here, so a frame that nobody understands is never lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import msgspec.structs
+
+from mmdata.datasets.disk import sync_folder
+from mmdata.datasets.errors import DiskError, UsageError
+
+VERSION = 1
+OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
+_MAGIC = b"# mmdata-capture "
+_CONTROL_CHARACTERS = bytes(range(0x20)) + b"\x7f"
+
+# What a line holds.
+FRAME, SENT, REST, EVENT, DAMAGED = "frame", "sent", "rest", "event", "damaged"
+
+
+class Line(NamedTuple):
+    """One line of a capture; ``number`` is its ordinal in the session, header lines not counted."""
+
+    number: int
+    kind: str
+    ts_recv: int
+    conn: int | None
+    payload: bytes
+    """The frame's own bytes, or the JSON of a REST answer or an event; of a damaged line, all of it."""
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First line of every segment: enough to ingest the segment alone."""
+
+    session: str
+    exchange: str
+    segment: int
+    first_frame: int
+    """Number of the segment's first line in its session."""
+    started: int
+    """Wall clock at the session's start, ns since the epoch."""
+    monotonic: int
+    """The monotonic clock at the same moment, ns."""
+    version: str
+    """Of mmdata."""
+    host: str
+    config: str
+    """First 12 hex digits of the sha256 of the effective configuration."""
+    urls: dict[str, str] = {}
+    time_unit: str = "ms"
+    grid: dict[str, tuple[str, str]] = {}
+    """Tick and lot size by symbol, as far as they were known when the segment began."""
+
+
+class RestAnswer(msgspec.Struct):
+    """A REST answer, errors too; ``purpose`` and ``reason`` say what was asked for and why."""
+
+    t0: int
+    url: str
+    status: int
+    headers: dict[str, str]
+    body: str
+    purpose: str | None = None
+    symbol: str | None = None
+    reason: str | None = None
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """What the recorder did or noticed: a row of the table `events`."""
+
+    kind: str
+    conn: int | None = None
+    channel: str | None = None
+    symbol: str | None = None
+    last_id: int | None = None
+    next_id: int | None = None
+    detail: dict[str, Any] = {}
+
+
+def format_frame(ts_recv: int, conn: int, frame: bytes, *, is_text: bool) -> bytes:
+    r"""Return a received frame as a line; base64 for what would not stand as one line of UTF-8.
+
+    >>> format_frame(1, 0, b'{"a":1}', is_text=True)
+    b'1 0 {"a":1}\n'
+    """
+    if is_text and not _needs_base64(frame):
+        return b"%d %d %s\n" % (ts_recv, conn, frame)
+    return b"%d %db %s\n" % (ts_recv, conn, base64.b64encode(frame))
+
+
+def _needs_base64(frame: bytes) -> bool:
+    if len(frame.translate(None, _CONTROL_CHARACTERS)) != len(frame):
+        return True
+    if frame.isascii():
+        return False
+    try:
+        frame.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def format_sent(ts: int, conn: int, frame: bytes) -> bytes:
+    """Return a frame that we sent as a line."""
+    return b"%d s%d %s\n" % (ts, conn, frame)
+
+
+def format_rest(ts_recv: int, number: int, answer: RestAnswer) -> bytes:
+    """Return REST answer ``number`` as a line."""
+    return b"%d r%d %s\n" % (ts_recv, number, msgspec.json.encode(answer))
+
+
+def format_event(ts: int, event: Event) -> bytes:
+    """Return an event as a line."""
+    return b"%d e %s\n" % (ts, msgspec.json.encode(event))
+
+
+def parse_line(number: int, text: bytes) -> Line:
+    """Return what a line (without its end) holds; a line outside the grammar is DAMAGED, never an error.
+
+    >>> parse_line(7, b'12 s3 ping')
+    Line(number=7, kind='sent', ts_recv=12, conn=3, payload=b'ping')
+    """
+    stamp, _, rest = text.partition(b" ")
+    tag, space, payload = rest.partition(b" ")
+    damaged = Line(number, DAMAGED, 0, None, text)
+    if not stamp.isdigit() or not space or len(stamp) > 19:
+        return damaged
+    ts_recv = int(stamp)
+    if tag.isdigit():
+        return Line(number, FRAME, ts_recv, int(tag), payload)
+    if tag == b"e":
+        return Line(number, EVENT, ts_recv, None, payload)
+    if tag[:1] == b"s" and tag[1:].isdigit():
+        return Line(number, SENT, ts_recv, int(tag[1:]), payload)
+    if tag[:1] == b"r" and tag[1:].isdigit():
+        return Line(number, REST, ts_recv, None, payload)
+    if tag[-1:] == b"b" and tag[:-1].isdigit():
+        try:
+            return Line(number, FRAME, ts_recv, int(tag[:-1]), base64.b64decode(payload, validate=True))
+        except binascii.Error:
+            return damaged
+    return damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment on disk, read: its header, its lines, and what was cut off as torn."""
+
+    path: Path
+    header: Header
+    lines: Iterator[Line]
+
+
+def read_segment(path: Path) -> Segment:
+    """Read a segment, open, closed or compressed. A torn last line is not among the lines.
+
+    UsageError: it is no capture of ours. DiskError: it cannot be read.
+    """
+    try:
+        content = _content(path)
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be read ({error}); it stays as it is") from error
+    first, _, body = content.partition(b"\n")
+    header = _header(path, first)
+    return Segment(path, header, _lines(header, body))
+
+
+def _content(path: Path) -> bytes:
+    if path.name.endswith(KEPT):
+        import pyarrow as pa
+
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            return bytes(stream.read())
+    return path.read_bytes()
+
+
+def _header(path: Path, first: bytes) -> Header:
+    if not first.startswith(_MAGIC):
+        raise UsageError(
+            f"{path}: does not begin with '# mmdata-capture', so it is no capture of ours; another "
+            f"recorder's files are read by naming their --format"
+        )
+    version, _, facts = first.removeprefix(_MAGIC).partition(b" ")
+    if version != b"%d" % VERSION:
+        raise UsageError(
+            f"{path}: capture version {version.decode(errors='replace')}, this mmdata reads {VERSION}"
+        )
+    try:
+        return msgspec.json.decode(facts, type=Header)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{path}: the header line cannot be read: {error}") from error
+
+
+def _lines(header: Header, body: bytes) -> Iterator[Line]:
+    whole, _, _torn = body.rpartition(b"\n")
+    if not whole:
+        return
+    for offset, text in enumerate(whole.split(b"\n")):
+        yield parse_line(header.first_frame + offset, text)
+
+
+def cut_torn_line(path: Path) -> int:
+    """Cut an unfinished last line off an open segment; return how many bytes that were (0: none)."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = _end_of_last_line(file.fileno(), size)
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return size - end
+
+
+def _end_of_last_line(handle: int, size: int) -> int:
+    block = 1 << 16
+    at = size
+    while at > 0:
+        begin = max(0, at - block)
+        found = os.pread(handle, at - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        at = begin
+    return 0
+
+
+class CaptureWriter:
+    """Appends lines to the segments of one session; every line is with the system when `write` returns.
+
+    A line that does not fit on the disk is cut off again, so that a segment never holds half a line,
+    and DiskError is raised. Segments are renamed from ``.open`` to ``.cap`` when they are closed.
+    """
+
+    def __init__(self, folder: Path, header: Header, *, seconds: float, size: int) -> None:
+        self._folder = folder
+        self._header = header
+        self._limit = (seconds, size)
+        self.next_frame = header.first_frame
+        """Number that the next line gets."""
+        self.grid: dict[str, tuple[str, str]] = dict(header.grid)
+        self._begun_s: float | None = None
+        self._size = 0
+        self._open()
+
+    @property
+    def path(self) -> Path:
+        """The open segment."""
+        return self._path
+
+    @property
+    def handle(self) -> int:
+        """File descriptor of the open segment, for syncing it."""
+        return self._handle
+
+    def write(self, line: bytes) -> None:
+        """Append one whole line."""
+        self._append(line)
+        self.next_frame += 1
+
+    def is_due(self, now_s: float) -> bool:
+        """Tell whether the segment has reached its age or size; ``now_s`` is the monotonic clock."""
+        if self._begun_s is None:
+            self._begun_s = now_s
+        seconds, size = self._limit
+        return self._size >= size or now_s - self._begun_s >= seconds
+
+    def rotate(self) -> Path:
+        """Close the segment and open the next; return the closed one."""
+        closed = self.close()
+        self._header = msgspec.structs.replace(
+            self._header, segment=self._header.segment + 1, first_frame=self.next_frame, grid=self.grid
+        )
+        self._open()
+        return closed
+
+    def close(self) -> Path:
+        """Sync and close the segment; return its path, now ``.cap``."""
+        try:
+            os.fsync(self._handle)
+            os.close(self._handle)
+            closed = self._path.with_suffix(CLOSED)
+            self._path.rename(closed)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise DiskError(f"{self._path}: cannot be closed ({error}); it stays as it is") from error
+        return closed
+
+    def _open(self) -> None:
+        self._path = self._folder / f"{self._header.segment:06d}{OPEN}"
+        self._begun_s = None
+        self._size = 0
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._handle = os.open(self._path, flags, 0o644)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise DiskError(f"{self._path}: cannot be made ({error}); nothing is recorded") from error
+        self._append(_MAGIC + b"%d %s\n" % (VERSION, msgspec.json.encode(self._header)))
+
+    def _append(self, line: bytes) -> None:
+        try:
+            written = os.write(self._handle, line)
+            if written == len(line):
+                self._size += written
+                return
+            problem: OSError | None = None
+        except OSError as error:
+            problem = error
+        # A short write: what lies behind the last whole line would join the next line to itself.
+        os.ftruncate(self._handle, self._size)
+        raise DiskError(
+            f"{self._path}: the disk took only part of a line ({problem or 'no space left'}); it was cut "
+            f"back to its last whole line, and recording ends; everything recorded before is kept"
+        ) from problem

@@ -1,0 +1,346 @@
+"""One configuration is one recording job: read once, checked whole, before anything connects.
+
+A key is accepted only once it works. An unknown key, a wrong type, an impossible value is refused with a
+sentence that names file, key, what was found and what may stand there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import msgspec.inspect
+import pytz
+import yaml
+from msgspec import Meta
+
+from mmdata.datasets.errors import ConfigError
+from mmdata.recorder.units import Duration, Size, seconds, size_bytes
+from mmdata.recorder.window import parse_clock
+
+CHANNELS: dict[str, tuple[str, ...]] = {
+    "binance": ("depth@100ms", "depth", "trade", "aggTrade", "bookTicker"),
+    "okx": ("books", "trades", "bbo-tbt"),
+}
+"""Channels that can be recorded, by exchange, by the venue's own names."""
+_DEFAULT_CHANNELS = {
+    "binance": ["depth@100ms", "trade", "bookTicker"],
+    "okx": ["books", "trades", "bbo-tbt"],
+}
+_ADDRESSES = {
+    "binance": ("https://api.binance.com", "wss://stream.binance.com:9443"),
+    "okx": ("https://www.okx.com", "wss://ws.okx.com:8443"),
+}
+_URL = r"^(https?|wss?)://[^/\s]+$"
+_ADDRESS = "an address such as https://host:port (REST) or wss://host:port (WebSocket)"
+_Clock = Annotated[str, Meta(description='a time of day in quotes, such as "08:00"')]
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the configuration: immutable, and typos are errors."""
+
+
+class Venue(Strict, frozen=True):
+    """What is recorded of one exchange."""
+
+    exchange: Literal["binance", "okx"]
+    symbols: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+    """The venue's own names: BTCUSDT, BTC-USDT."""
+    channels: list[str] = []
+    """Default: the book at 100 ms, trades, best bid and ask."""
+    rest_url: Annotated[str, Meta(pattern=_URL, description=_ADDRESS)] | None = None
+    ws_url: Annotated[str, Meta(pattern=_URL, description=_ADDRESS)] | None = None
+
+
+class Window(Strict, frozen=True):
+    """When to record, every day; ``end`` at or before ``start`` is on the next day."""
+
+    zone: str = "Europe/Berlin"
+    start: _Clock = "08:00"
+    end: _Clock = "22:00"
+
+
+class Segment(Strict, frozen=True):
+    """When a capture segment is closed and turned into Parquet: at this age, or at this size."""
+
+    seconds: Duration = "300s"
+    bytes: Size = "64MiB"
+
+
+class Sandbox(Strict, frozen=True):
+    """How the embedded sandbox exchange behaves."""
+
+    seed: int = 1
+    speed: Annotated[float, Meta(ge=0)] = 20.0
+    """Orders come this many times faster than in the reference world (71 events a second)."""
+    drop: list[Duration] = []
+    """After so long, one book message of each venue's first symbol is withheld: a gap to be healed."""
+
+
+class Job(Strict, frozen=True):
+    """A recording job."""
+
+    venues: Annotated[list[Venue], Meta(min_length=1)]
+    root: str = "data"
+    """The dataset's folder."""
+    window: Window | Literal["none"] = Window()
+    duration: Duration | None = None
+    """Stop after so long, if the window has not closed before."""
+    segment: Segment = Segment()
+    keep_captures: bool = True
+    """Keep the frames as they came, compressed, beside the tables made from them."""
+    connect_timeout: Duration = "30s"
+    """Without a single frame by then, the venue is given up: exit 3."""
+    stop_timeout: Duration = "4s"
+    """After a signal, ingest may take so long; the rest is done at the next start."""
+    sandbox: Sandbox | Literal["embedded"] | None = None
+    """Record a local exchange started for this job, instead of the venues."""
+
+    def channels_of(self, venue: Venue) -> list[str]:
+        """Return the channels of ``venue``, the default ones where none are named."""
+        return venue.channels or _DEFAULT_CHANNELS[venue.exchange]
+
+    def addresses_of(self, venue: Venue) -> tuple[str, str]:
+        """Return REST and WebSocket address of ``venue``, the real ones where none are named."""
+        rest_url, ws_url = _ADDRESSES[venue.exchange]
+        return venue.rest_url or rest_url, venue.ws_url or ws_url
+
+    def effective(self) -> dict[str, Any]:
+        """Return the configuration with every default filled in, as plain values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        for venue, own in zip(plain["venues"], self.venues, strict=True):
+            venue["channels"] = self.channels_of(own)
+            if self.sandbox is None:
+                venue["rest_url"], venue["ws_url"] = self.addresses_of(own)
+        return plain
+
+    def fingerprint(self) -> str:
+        """Return the first 12 hex digits of the sha256 over the effective configuration."""
+        canonical = msgspec.json.encode(self.effective(), order="deterministic")
+        return hashlib.sha256(canonical).hexdigest()[:12]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration file."""
+    schema = msgspec.json.schema(Job)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "mmdata recording job",
+        **schema,
+    }
+
+
+def load_job(path: Path) -> Job:
+    """Read and check a configuration file. ConfigError: it cannot be used; nothing has connected."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); name a configuration file, or set CONFIG_PATH"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    try:
+        content = yaml.load(text, _UniqueKeys)  # noqa: S506 a SafeLoader that refuses a key twice
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    return parse_job(content, str(path))
+
+
+def parse_job(content: object, name: str) -> Job:
+    """Check plain values and return them as a job; ``name`` says in errors where they came from."""
+    _check(content, msgspec.inspect.type_info(Job), name, "")
+    job = msgspec.convert(content, Job)
+    _check_sense(job, name)
+    return job
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without surprises: a key that stands twice is refused, not overwritten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice in one mapping", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _check(value: object, kind: msgspec.inspect.Type, name: str, key: str) -> None:
+    """Compare plain values with the types of the configuration; the first mismatch raises."""
+    described = kind
+    if isinstance(kind, msgspec.inspect.Metadata):
+        kind = kind.type
+    if isinstance(kind, msgspec.inspect.UnionType):
+        _check_union(value, kind, name, key)
+    elif isinstance(kind, msgspec.inspect.StructType):
+        _check_mapping(value, kind, name, key)
+    elif isinstance(kind, msgspec.inspect.ListType):
+        if not isinstance(value, list) or len(value) < (kind.min_length or 0):
+            some = "a list of at least one" if kind.min_length else "a list"
+            raise _mismatch(name, key, value, some)
+        for at, item in enumerate(value):
+            _check(item, kind.item_type, name, f"{key}[{at}]")
+    else:
+        try:
+            msgspec.convert(value, _python_type(kind))
+        except msgspec.ValidationError:
+            raise _mismatch(name, key, value, _expected(described)) from None
+
+
+def _check_union(value: object, kind: msgspec.inspect.UnionType, name: str, key: str) -> None:
+    if isinstance(value, dict):
+        for option in kind.types:
+            if isinstance(option, msgspec.inspect.StructType):
+                _check(value, option, name, key)
+                return
+    for option in kind.types:
+        if isinstance(option, msgspec.inspect.StructType):
+            continue
+        try:
+            _check(value, option, name, key)
+        except ConfigError:
+            continue
+        return
+    raise _mismatch(name, key, value, " or ".join(_expected(option) for option in kind.types))
+
+
+def _check_mapping(value: object, kind: msgspec.inspect.StructType, name: str, key: str) -> None:
+    fields = {field.encode_name: field for field in kind.fields}
+    if not isinstance(value, dict):
+        raise _mismatch(name, key, value, f"a mapping with the keys {', '.join(fields)}")
+    prefix = f"{key}." if key else ""
+    for found in value:
+        if found not in fields:
+            near = difflib.get_close_matches(str(found), fields, 1)
+            hint = f", did you mean {near[0]}?" if near else "."
+            raise ConfigError(
+                f"{name}: {prefix}{found}: unknown key{hint} Here may stand: {', '.join(fields)}"
+            )
+    for field_name, field in fields.items():
+        if field_name in value:
+            _check(value[field_name], field.type, name, prefix + field_name)
+        elif field.required:
+            raise ConfigError(f"{name}: {prefix}{field_name}: is missing, expected {_expected(field.type)}")
+
+
+def _mismatch(name: str, key: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{name}: {key or 'the file'}: found {value!r}, expected {expected}")
+
+
+def _expected(kind: msgspec.inspect.Type) -> str:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return str((kind.extra_json_schema or {}).get("description") or _expected(kind.type))
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return " or ".join(str(value) for value in kind.values)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return " or ".join(_expected(option) for option in kind.types)
+    if isinstance(kind, msgspec.inspect.StructType):
+        return f"a mapping with the keys {', '.join(field.encode_name for field in kind.fields)}"
+    if isinstance(kind, msgspec.inspect.FloatType | msgspec.inspect.IntType):
+        least = f" of at least {kind.ge:g}" if kind.ge is not None else ""
+        return ("a number" if isinstance(kind, msgspec.inspect.FloatType) else "a whole number") + least
+    names = {
+        msgspec.inspect.StrType: "text",
+        msgspec.inspect.BoolType: "true or false",
+        msgspec.inspect.ListType: "a list",
+        msgspec.inspect.NoneType: "nothing",
+    }
+    return names[type(kind)]
+
+
+def _python_type(kind: msgspec.inspect.Type) -> Any:
+    """Return the Python type of a scalar kind, with its bounds."""
+    match kind:
+        case msgspec.inspect.StrType(pattern=pattern, min_length=least):
+            return Annotated[str, Meta(pattern=pattern, min_length=least)]
+        case msgspec.inspect.FloatType(ge=ge):
+            return Annotated[float, Meta(ge=ge)]
+        case msgspec.inspect.IntType():
+            return int
+        case msgspec.inspect.BoolType():
+            return bool
+        case msgspec.inspect.NoneType():
+            return None
+        case msgspec.inspect.LiteralType(values=values):
+            return Literal[values]
+        case _:
+            raise AssertionError(f"the configuration has no {kind}")
+
+
+def _check_sense(job: Job, name: str) -> None:
+    """Refuse what has the right type and makes no sense."""
+    seen: set[str] = set()
+    for at, venue in enumerate(job.venues):
+        here = f"venues[{at}]"
+        if venue.exchange in seen:
+            raise ConfigError(
+                f"{name}: {here}.exchange: {venue.exchange} stands twice, expected each exchange once: "
+                f"name all its symbols in one entry"
+            )
+        seen.add(venue.exchange)
+        _check_names(venue, name, here)
+        if job.sandbox is not None and (venue.rest_url or venue.ws_url):
+            raise ConfigError(
+                f"{name}: {here}: found addresses beside sandbox: embedded, expected one or the other"
+            )
+    _check_amounts(job, name)
+    if isinstance(job.window, Window):
+        _check_window(job.window, name)
+
+
+def _check_names(venue: Venue, name: str, here: str) -> None:
+    for at, channel in enumerate(venue.channels):
+        if channel not in CHANNELS[venue.exchange]:
+            raise _mismatch(
+                name, f"{here}.channels[{at}]", channel, f"one of {', '.join(CHANNELS[venue.exchange])}"
+            )
+    for at, symbol in enumerate(venue.symbols):
+        if symbol != symbol.upper():
+            raise _mismatch(name, f"{here}.symbols[{at}]", symbol, f"capitals: {symbol.upper()}")
+        if venue.symbols.count(symbol) > 1:
+            raise ConfigError(f"{name}: {here}.symbols: {symbol} stands twice, expected each symbol once")
+
+
+def _check_amounts(job: Job, name: str) -> None:
+    amounts = {
+        "segment.seconds": seconds(job.segment.seconds),
+        "segment.bytes": size_bytes(job.segment.bytes),
+        "connect_timeout": seconds(job.connect_timeout),
+    }
+    if job.duration is not None:
+        amounts["duration"] = seconds(job.duration)
+    for key, amount in amounts.items():
+        if amount <= 0:
+            raise ConfigError(f"{name}: {key}: found {_found(job, key)!r}, expected more than nothing")
+
+
+def _found(job: Job, key: str) -> object:
+    value: Any = job
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _check_window(window: Window, name: str) -> None:
+    if window.zone not in pytz.all_timezones_set:
+        near = difflib.get_close_matches(window.zone, pytz.all_timezones, 1)
+        hint = f", such as {near[0]}" if near else ", such as Europe/Berlin"
+        raise _mismatch(name, "window.zone", window.zone, f"a zone of the IANA database{hint}")
+    clocks = []
+    for key in ("start", "end"):
+        try:
+            clocks.append(parse_clock(getattr(window, key)))
+        except ValueError:
+            found = getattr(window, key)
+            raise _mismatch(name, f"window.{key}", found, 'a time of day such as "08:00"') from None
+    if clocks[0] == clocks[1]:
+        raise ConfigError(
+            f"{name}: window: found start and end both at {window.start}, expected two times of day, or "
+            f"window: none to record around the clock"
+        )

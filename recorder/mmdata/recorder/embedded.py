@@ -1,0 +1,60 @@
+"""The sandbox exchange in a child process, for a job that says ``sandbox: embedded``.
+
+Started by its command, not imported: the sandbox stands above the recorder, and must share no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+
+from mmdata.datasets.errors import VenueError
+from mmdata.recorder.config import Sandbox
+from mmdata.recorder.units import seconds
+
+Addresses = dict[str, tuple[str, str]]
+"""REST and WebSocket address by exchange."""
+
+
+@contextlib.contextmanager
+def embedded_sandbox(sandbox: Sandbox) -> Iterator[Addresses]:
+    """Run a sandbox exchange on a free port; it ends with the context, or with this process.
+
+    VenueError: it did not start.
+    """
+    options = {
+        "port": 0,
+        "seed": sandbox.seed,
+        "speed": sandbox.speed,
+        "drop": [seconds(after) for after in sandbox.drop],
+        "until_eof": True,
+    }
+    command = [sys.executable, "-m", "mmdata.sandbox", json.dumps(options)]
+    with subprocess.Popen(  # noqa: S603 our own command
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            yield _read_addresses(child.stdout.readline())
+        finally:
+            child.stdin.close()
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _read_addresses(line: bytes) -> Addresses:
+    try:
+        found = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise VenueError(f"the sandbox exchange did not start: it said {line!r}") from error
+    return {
+        name: (urls["rest_url"], urls["ws_url"]) for name, urls in found.items() if isinstance(urls, dict)
+    }

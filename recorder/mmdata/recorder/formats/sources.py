@@ -1,0 +1,77 @@
+"""Lines of source files, compressed or not, with what is torn at the end told apart."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmdata.datasets.errors import UsageError
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 20
+
+
+@dataclass
+class Lines:
+    """The lines of one file, without their ends; ``torn`` is set when the iterator is done."""
+
+    path: Path
+    torn: str | None = None
+    """What is torn at the end, in words; None when the file ends with a whole line."""
+    _rest: bytes = field(default=b"", repr=False)
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        for block in self._blocks():
+            first, *more = (rest + block).split(b"\n")
+            if more:
+                yield first
+                yield from more[:-1]
+                rest = more[-1]
+            else:
+                rest = first
+        if rest and self.torn is None:
+            self.torn = f"the last line has no end ({len(rest)} bytes)"
+
+    def _blocks(self) -> Iterator[bytes]:
+        with self.path.open("rb") as raw:
+            magic = raw.read(4)
+        try:
+            if magic[:2] == _GZIP:
+                with gzip.open(self.path, "rb") as file:
+                    while block := file.read1(_BLOCK):
+                        yield block
+            elif magic == _ZSTD:
+                import pyarrow as pa
+
+                with pa.input_stream(str(self.path), compression="zstd") as stream:
+                    while block := bytes(stream.read(_BLOCK)):
+                        yield block
+            else:
+                with self.path.open("rb") as file:
+                    while block := file.read(_BLOCK):
+                        yield block
+        except (EOFError, zlib.error) as error:
+            # What could be unpacked is used; the collector was killed, or the copy was cut short.
+            self.torn = f"the compressed file ends early ({error})"
+
+
+def fingerprint(sources: Sequence[Path]) -> str:
+    """Return the first 12 hex digits of the sha256 over the sources' bytes, in order.
+
+    UsageError: one of them is not there or cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sources:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror}); nothing was imported") from error
+    return digest.hexdigest()[:12]

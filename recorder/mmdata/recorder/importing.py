@@ -1,0 +1,233 @@
+"""`mmdata import`: other recordings, and our own captures, as tables of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from mmdata.datasets.chain import CHAINS, NO_ID
+from mmdata.datasets.decimals import common_divisor, scaled, shortest
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.version import version
+from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
+from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
+from mmdata.recorder.formats import cryptofeed, hftbacktest
+from mmdata.recorder.formats.sources import Lines, fingerprint
+from mmdata.recorder.ingest import Grid, Ingest, IngestReport
+from mmdata.recorder.records import Depth, Instrument, Record, Snapshot, Trade
+from mmdata.recorder.venues import DECODERS
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "mmdata": (),
+    "hftbacktest": ("binance", "binance-usdm"),
+    "cryptofeed": ("okx",),
+}
+"""Formats that can be imported, and the exchanges that each is read for (ours name their own)."""
+_PARSERS: dict[str, Callable[[int, bytes], Line]] = {
+    "hftbacktest": hftbacktest.parse,
+    "cryptofeed": cryptofeed.parse,
+}
+
+
+@dataclass
+class ImportReport:
+    """What an import did."""
+
+    session: str
+    exchange: str
+    ingest: IngestReport
+    derived: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """Tick and lot size by symbol, where they were derived from the values seen."""
+    gaps: int = 0
+
+
+def import_sources(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    source_format: str,
+    exchange: str | None = None,
+    symbol: str | None = None,
+    grid: Grid | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ImportReport:
+    """Import ``sources``, one stream in the order given, into the dataset at ``out``.
+
+    ``symbol`` names the symbol where the source does not (hftbacktest's REST books), and filters
+    elsewhere. ``grid`` gives tick and lot by symbol; else they are derived. Importing the same bytes
+    again changes nothing. ``progress`` is called with the number of lines read so far, now and then.
+
+    UsageError: an unknown format or exchange, a source that cannot be read. DiskError: ``out`` cannot
+    be written.
+    """
+    if source_format not in FORMATS:
+        raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
+    if source_format == "mmdata":
+        return _import_own(sources, out, exchange=exchange)
+    readable = FORMATS[source_format]
+    if exchange not in readable:
+        raise UsageError(
+            f"exchange {exchange!r}: format {source_format} is read for {' and '.join(readable)}"
+        )
+    session = f"import-{fingerprint(sources)}"
+    ingest = Ingest(out, exchange, session, {"version": version(), "source": source_format}, grid)
+    reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
+    parse = _PARSERS[source_format]
+    number = 0
+    for path in sources:
+        lines = Lines(path)
+        for text in lines:
+            reader.take(parse(number, text))
+            number += 1
+            if progress is not None and number % 4096 == 0:
+                progress(number)
+        if lines.torn:
+            reader.torn(number, path, lines.torn)
+    reader.finish(number)
+    ingest.flush()
+    ingest.report.check()
+    return ImportReport(session, exchange, ingest.report, reader.derived, reader.gaps)
+
+
+class _ForeignReader:
+    """Feeds a foreign capture's lines to ingest, and notes what its own recorder did not: the chain."""
+
+    def __init__(self, ingest: Ingest, exchange: str, symbol: str | None, *, user_grid: Grid) -> None:
+        self._ingest = ingest
+        self._exchange = exchange
+        self._symbol = symbol
+        self._user_grid = user_grid
+        self._books: dict[str, BookSync] = {}
+        self._chains: dict[tuple[str, str], TradeChain] = {}
+        self._units: dict[str, dict[str, Decimal]] = {}
+        self._last: Line | None = None
+        self.derived: dict[str, tuple[Decimal, Decimal]] = {}
+        self.gaps = 0
+        ingest.only_symbol = symbol
+        ingest.on_record = self._watch
+        ingest.on_rows = self.see
+
+    def take(self, line: Line) -> None:
+        if self._last is None and line.ts_recv:
+            self._ingest.note(line, Event("session_start", detail={"source": "import", "stamp": "foreign"}))
+        if line.ts_recv:
+            self._last = line
+        if line.kind == REST:
+            self._take_snapshot(line)
+        else:
+            self._ingest.take(line)
+
+    def torn(self, number: int, path: Path, what: str) -> None:
+        """Note that a source ends in the middle of something."""
+        self._ingest.report.warnings.append(f"{path}: {what}; it was cut off, all before it was imported")
+        line = self._at_end(number)
+        if line is not None:
+            self._ingest.note(line, Event("torn", detail={"source": path.name, "what": what}))
+
+    def finish(self, number: int) -> None:
+        """Tell tick and lot, and end the session."""
+        line = self._at_end(number)
+        if line is None:
+            return
+        self._ingest.flush()
+        for symbol, units in sorted(self._units.items()):
+            tick, lot = (shortest(units.get(what) or Decimal(1)) for what in ("price", "size"))
+            if symbol in self._user_grid:
+                tick_size, lot_size = self._user_grid[symbol]
+                source = "user"
+            else:
+                tick_size, lot_size = f"{tick:f}", f"{lot:f}"
+                self.derived[symbol] = (tick, lot)
+                source = "derived"
+            told = Instrument(symbol, None, None, None, tick_size, lot_size, None, None, None, "")
+            self._ingest.add_instrument(line, told, source)
+        self._ingest.note(line, Event("session_end", detail={"source": "import"}))
+
+    def _at_end(self, number: int) -> Line | None:
+        return None if self._last is None else Line(number, EVENT, self._last.ts_recv, None, b"")
+
+    def _take_snapshot(self, line: Line) -> None:
+        """Take a bare REST book, which names neither its symbol nor why it was asked for."""
+        report = self._ingest.report
+        report.lines += 1
+        if self._symbol is None:
+            raise UsageError(
+                f"line {line.number + 1} is a REST book that does not name its symbol: say which by --symbol"
+            )
+        try:
+            record = DECODERS[self._exchange].decode_snapshot(line.payload, self._symbol)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._ingest.quarantine(line, f"REST answer cannot be decoded: {error}")
+            return
+        report.rest += 1
+        book = self._book(self._symbol)
+        self._ingest.add_snapshot(line, record, book.reason, None)
+        if record.last_id is not None:
+            self._act(line, self._symbol, "depth", book.receive_snapshot(record.last_id))
+
+    def _watch(self, line: Line, record: Record | Snapshot) -> None:
+        if isinstance(record, Depth):
+            ids = (NO_ID if i is None else i for i in (record.first_id, record.last_id, record.prev_id))
+            actions = self._book(record.symbol).receive(*ids, is_snapshot=record.is_snapshot)
+            if actions:
+                self._act(line, record.symbol, "depth", actions)
+        elif isinstance(record, Trade) and record.first_trade_id is not None:
+            chain = self._chains.setdefault((record.symbol, record.kind), TradeChain())
+            first, last = record.first_trade_id, record.last_trade_id or record.trade_id
+            if record.kind == "agg" and self._exchange != "okx":
+                first = last = record.trade_id
+            self._act(line, record.symbol, "trades", chain.receive(first, last))
+
+    def _act(self, line: Line, symbol: str, channel: str, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Ask):
+                continue  # a recording cannot be asked; its own next snapshot answers
+            assert isinstance(action, Note)
+            self.gaps += action.kind == "gap"
+            event = Event(
+                action.kind,
+                channel=channel,
+                symbol=symbol,
+                last_id=action.last_id,
+                next_id=action.next_id,
+                detail=dict(action.detail),
+            )
+            self._ingest.note(line, event)
+
+    def _book(self, symbol: str) -> BookSync:
+        if symbol not in self._books:
+            self._books[symbol] = BookSync(CHAINS[self._exchange])
+        return self._books[symbol]
+
+    def see(self, symbol: str, rows: pa.Table) -> None:
+        """Take the prices and sizes of published rows into the greatest common divisors."""
+        units = self._units.setdefault(symbol, {})
+        for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
+            values = scaled(rows[name])
+            if values.size:
+                step = Decimal(abs(int(np.gcd.reduce(values)))).scaleb(-rows[name].type.scale)
+                what = "size" if name.endswith("size") else "price"
+                units[what] = common_divisor(units[what], step) if what in units else step
+
+
+def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> ImportReport:
+    """Ingest captures of ours, each into its own session: the same as recovery does."""
+    from mmdata.recorder.segments import ingest_segment
+
+    report = IngestReport()
+    sessions: list[str] = []
+    name = exchange or ""
+    for path in sources:
+        header = read_segment(path).header
+        if exchange not in (None, header.exchange):
+            raise UsageError(f"{path}: is a capture of {header.exchange}, not of {exchange}")
+        report.add(ingest_segment(out, path))
+        sessions.append(header.session)
+        name = header.exchange
+    return ImportReport(", ".join(dict.fromkeys(sessions)), name, report)

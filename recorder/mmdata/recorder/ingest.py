@@ -1,0 +1,387 @@
+"""Capture lines into tables: the one path for closed segments, recovery and imports.
+
+What a partition already holds of a session (its highest frame) is skipped, so that ingesting the same
+lines again changes nothing: a crash between two published files is mended by doing it once more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, list_parts
+from mmdata.datasets.publish import publish
+from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
+from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
+from mmdata.recorder.records import Bbo, Depth, Instrument, Record, Snapshot, Trade, Untabled
+from mmdata.recorder.rows import (
+    DepthRows,
+    PlainRows,
+    SnapshotRows,
+    bbo_row,
+    fits,
+    instrument_row,
+    misfits,
+    sorted_by_frame,
+    to_table,
+    trade_row,
+    without_frames,
+)
+from mmdata.recorder.venues import DECODERS
+
+_FLUSH_ROWS = 2_000_000
+_DAY_NS = 86_400 * 1_000_000_000
+
+Grid = dict[str, tuple[str, str]]
+"""Tick and lot size by symbol."""
+
+
+@dataclass
+class IngestReport:
+    """What became of the lines of a capture, and how many rows were published."""
+
+    lines: int = 0
+    decoded: int = 0
+    control: int = 0
+    untabled: Counter[str] = field(default_factory=Counter)
+    """Frames of channels that no table holds, by channel."""
+    quarantined: int = 0
+    sent: int = 0
+    rest: int = 0
+    events: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+    """Rows that were there already."""
+    warnings: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise AssertionError unless every line is accounted for, once: anything else is a bug of ours."""
+        parts = (self.decoded, self.control, sum(self.untabled.values()), self.quarantined)
+        told = sum(parts) + self.sent + self.rest + self.events
+        if self.lines != told:
+            raise AssertionError(f"{self.lines} lines were read and {told} accounted for: {self}")
+
+    def add(self, other: IngestReport) -> None:
+        """Add another report to this one."""
+        for name in ("lines", "decoded", "control", "quarantined", "sent", "rest", "events", "skipped"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.untabled += other.untabled
+        self.rows += other.rows
+        self.warnings += other.warnings
+
+
+class Ingest:
+    """Takes the lines of one session in order and publishes them as parts of the tables."""
+
+    def __init__(
+        self, root: Path, exchange: str, session: str, metadata: dict[str, str], grid: Grid | None = None
+    ) -> None:
+        self._root = root
+        self._exchange = exchange
+        self._session = session
+        self._metadata = metadata
+        self.grid: Grid = dict(grid or {})
+        self._decoder = DECODERS[exchange]
+        self._rows: dict[tuple[str, str], DepthRows | SnapshotRows | PlainRows] = {}
+        self._frames: dict[int, Line] = {}
+        self._pending = 0
+        self._published = _Published(root, exchange, session)
+        self.report = IngestReport()
+        self.only_symbol: str | None = None
+        """Leave out records of any other symbol."""
+        self.on_record: Callable[[Line, Record], None] | None = None
+        """Called with each record: the importers watch the chain with it."""
+        self.on_rows: Callable[[str, pa.Table], None] | None = None
+        """Called with symbol and rows of each table of prices, before they are published."""
+
+    def take(self, line: Line) -> None:
+        """Decode one line and keep its rows; publishes when enough have gathered."""
+        report = self.report
+        report.lines += 1
+        if line.kind == FRAME:
+            self._take_frame(line)
+        elif line.kind == REST:
+            self._take_rest(line)
+        elif line.kind == EVENT:
+            report.events += 1
+            self._take_event(line)
+        elif line.kind == SENT:
+            report.sent += 1
+        elif line.kind == DAMAGED:
+            self.quarantine(line, "the line is not of the capture's grammar")
+        if self._pending >= _FLUSH_ROWS:
+            self.flush()
+
+    def note(self, line: Line, event: Event) -> None:
+        """Add a row to the table `events`, at the place of ``line``."""
+        rows = self._plain("events", event.symbol or NO_SYMBOL)
+        rows.add(
+            frame=line.number,
+            ts_recv=line.ts_recv,
+            kind=event.kind,
+            conn=event.conn,
+            channel=event.channel,
+            last_id=event.last_id,
+            next_id=event.next_id,
+            detail=msgspec.json.encode(event.detail).decode() if event.detail else None,
+        )
+        self._pending += 1
+
+    def add_instrument(self, line: Line, record: Instrument, source: str) -> None:
+        """Add a row to the table `instruments`. ArrowInvalid: a number that no decimal(38, 18) holds."""
+        pa.array([value for value in _numbers(record) if value is not None], pa.string()).cast(WIDE)
+        self.grid[record.symbol] = (record.tick_size, record.lot_size)
+        self._plain("instruments", record.symbol).add(
+            frame=line.number, ts_recv=line.ts_recv, **instrument_row(record, source)
+        )
+        self._pending += 1
+
+    def add_snapshot(self, line: Line, record: Snapshot, reason: str, ts_request: int | None) -> None:
+        """Add a book that was asked for to the table `snapshots`."""
+        rows = self._rows.setdefault(("snapshots", record.symbol), SnapshotRows())
+        assert isinstance(rows, SnapshotRows)
+        self._frames[line.number] = line
+        rows.add(line.number, line.ts_recv, ts_request, record, reason)
+        self._pending += len(record.bids) + len(record.asks)
+
+    def quarantine(self, line: Line, error: str) -> None:
+        """Keep a line that nobody understands, with what is wrong with it; it is never dropped."""
+        self.report.quarantined += 1
+        self._plain("quarantine", NO_SYMBOL).add(
+            frame=line.number,
+            ts_recv=line.ts_recv,
+            conn=line.conn,
+            error=error,
+            frame_text=line.payload.decode("utf-8", errors="backslashreplace"),
+        )
+        self._pending += 1
+        self.note(line, Event("quarantine", conn=line.conn, detail={"error": error}))
+
+    def flush(self) -> None:
+        """Publish what has gathered. DiskError: the disk failed; doing it again completes it."""
+        columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
+        self._set_misfits_apart(columns)
+        for symbol in sorted({symbol for _, symbol in columns}):
+            self._publish_symbol(symbol, {t: arrays for (t, own), arrays in columns.items() if own == symbol})
+        self._rows, self._pending = {}, 0
+        self._frames.clear()
+
+    def _take_frame(self, line: Line) -> None:
+        try:
+            records = self._decoder.decode(line.payload)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.quarantine(line, f"cannot be decoded: {error}")
+            return
+        if len(records) == 1 and isinstance(records[0], Untabled):
+            untabled = records[0]
+            if untabled.control:
+                self.report.control += 1
+            else:
+                self.report.untabled[untabled.channel] += 1
+            return
+        if self.only_symbol is not None:
+            records = [r for r in records if not isinstance(r, Untabled) and r.symbol == self.only_symbol]
+            if not records:
+                self.report.untabled["other symbols"] += 1
+                return
+        self.report.decoded += 1
+        conn = line.conn or 0
+        self._frames[line.number] = line
+        for record in records:
+            self._add(line, conn, record)
+            if self.on_record is not None:
+                self.on_record(line, record)
+
+    def _add(self, line: Line, conn: int, record: Record) -> None:
+        if isinstance(record, Depth):
+            rows = self._rows.setdefault(("depth", record.symbol), DepthRows())
+            assert isinstance(rows, DepthRows)
+            rows.add(line.number, line.ts_recv, conn, record)
+            self._pending += len(record.bids) + len(record.asks)
+        elif isinstance(record, Trade):
+            self._plain("trades", record.symbol).add(
+                frame=line.number, ts_recv=line.ts_recv, conn=conn, **trade_row(record)
+            )
+            self._pending += 1
+        elif isinstance(record, Bbo):
+            self._plain("bbo", record.symbol).add(
+                frame=line.number, ts_recv=line.ts_recv, conn=conn, **bbo_row(record)
+            )
+            self._pending += 1
+
+    def _take_rest(self, line: Line) -> None:
+        self.report.rest += 1
+        try:
+            answer = msgspec.json.decode(line.payload, type=RestAnswer)
+            if answer.status != 200:
+                return  # kept in the capture; what the recorder made of it is an event
+            body = answer.body.encode()
+            if answer.purpose == "snapshot" and answer.symbol is not None:
+                record = self._decoder.decode_snapshot(body, answer.symbol)
+                self.add_snapshot(line, record, answer.reason or "audit", answer.t0)
+            elif answer.purpose == "instruments":
+                wanted = (answer.symbol or "").split(",") if answer.symbol else ()
+                for instrument in self._decoder.decode_instruments(body, wanted):
+                    self.add_instrument(line, instrument, "venue")
+        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            self.report.rest -= 1
+            self.quarantine(line, f"REST answer cannot be decoded: {error!r}")
+
+    def _take_event(self, line: Line) -> None:
+        try:
+            self.note(line, msgspec.json.decode(line.payload, type=Event))
+        except msgspec.MsgspecError as error:
+            self.report.events -= 1
+            self.quarantine(line, f"event cannot be decoded: {error}")
+
+    def _plain(self, table: str, symbol: str) -> PlainRows:
+        rows = self._rows.get((table, symbol))
+        if rows is None:
+            rows = self._rows[table, symbol] = PlainRows(table)
+        assert isinstance(rows, PlainRows)
+        return rows
+
+    def _set_misfits_apart(self, columns: dict[tuple[str, str], dict[str, pa.Array]]) -> None:
+        """Move frames whose numbers no decimal holds into quarantine, out of every other table."""
+        bad: dict[int, str] = {}
+        for (table, _), arrays in columns.items():
+            names = exact_columns(table)
+            if not fits(arrays, names, wide=False) and not fits(arrays, names, wide=True):
+                bad.update(misfits(table, arrays, wide=True))
+        if not bad:
+            return
+        for key in [key for key in columns if key[0] in EXACT_TABLES]:
+            columns[key] = without_frames(columns[key], [*bad])
+            if not len(columns[key]["frame"]):
+                del columns[key]
+        for frame, error in sorted(bad.items()):
+            line = self._frames[frame]
+            if line.kind == REST:
+                self.report.rest -= 1
+            else:
+                self.report.decoded -= 1
+            self.quarantine(line, error)
+        for table in ("quarantine", "events"):
+            rows = self._rows[table, NO_SYMBOL]
+            columns[table, NO_SYMBOL] = sorted_by_frame(rows.columns(self._session))
+
+    def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
+        wide = self._published.is_wide(symbol)
+        if not wide:
+            since = [
+                min(misfits(table, columns, wide=False))
+                for table, columns in tables.items()
+                if not fits(columns, exact_columns(table), wide=False)
+            ]
+            if since:
+                wide = True
+                tables["events"] = self._with_wide_event(symbol, min(since))
+        facts = dict(self._metadata)
+        if symbol in self.grid:
+            facts["tick_size"], facts["lot_size"] = self.grid[symbol]
+        for table, columns in sorted(tables.items()):
+            rows = to_table(table, columns, wide=wide)
+            if self.on_rows is not None and table in EXACT_TABLES:
+                self.on_rows(symbol, rows)
+            for date, part in _by_date(rows):
+                partition = Partition(table, wide and table in EXACT_TABLES, self._exchange, symbol, date)
+                self._publish_part(partition, part, facts)
+
+    def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
+        """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
+        detail = {"decimal": "decimal(38, 18)", "tables": "-wide"}
+        self.note(self._frames[frame], Event("instrument", symbol=symbol, detail=detail))
+        return sorted_by_frame(self._rows["events", symbol].columns(self._session))
+
+    def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
+        seen = self._published.highest_frame(partition)
+        frames = rows["frame"].to_numpy()
+        fresh = rows.filter(pa.array(frames > seen)) if seen >= frames[0] else rows
+        self.report.skipped += rows.num_rows - fresh.num_rows
+        if not fresh.num_rows:
+            return
+        n = self._published.next_number(partition.table)
+        publish(self._root, partition, self._session, n, fresh, facts)
+        self._published.add(partition, n, int(fresh["frame"][-1].as_py()))
+        self.report.rows[partition.table] += fresh.num_rows
+
+
+def _numbers(record: Instrument) -> tuple[str | None, ...]:
+    sizes = (record.lot_size, record.min_size, record.contract_value)
+    return (record.tick_size, record.min_notional, *sizes)
+
+
+def _by_date(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    """Split rows at UTC midnight of ``ts_recv``, which may step back: each date keeps its order."""
+    days = rows["ts_recv"].cast(pa.int64()).to_numpy() // _DAY_NS
+    if days[0] == days[-1] and (days == days[0]).all():
+        return [(date_name(int(days[0]) * _DAY_NS), rows)]
+    return [(date_name(int(day) * _DAY_NS), rows.filter(pa.array(days == day))) for day in np.unique(days)]
+
+
+class _Published:
+    """What the dataset already holds of a session."""
+
+    def __init__(self, root: Path, exchange: str, session: str) -> None:
+        self._highest: dict[Partition, int] = {}
+        self._next: dict[str, int] = defaultdict(int)
+        self._wide: set[str] = set()
+        for table in TABLES:
+            for part in list_parts(root, table, exchange=exchange):
+                if part.session == session:
+                    self.add(part.partition, part.n, _last_frame(part.path))
+
+    def add(self, partition: Partition, n: int, last_frame: int) -> None:
+        self._highest[partition] = max(last_frame, self.highest_frame(partition))
+        self._next[partition.table] = max(n + 1, self._next[partition.table])
+        if partition.wide:
+            self._wide.add(partition.symbol)
+
+    def highest_frame(self, partition: Partition) -> int:
+        return self._highest.get(partition, -1)
+
+    def next_number(self, table: str) -> int:
+        return self._next[table]
+
+    def is_wide(self, symbol: str) -> bool:
+        return symbol in self._wide
+
+
+def _last_frame(path: Path) -> int:
+    """Return the highest frame of a part from the statistics in its footer."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as Parquet ({error}), so it is unknown which frames are there "
+            f"already; nothing was changed: move it away, then ingest again"
+        ) from error
+    column = metadata.schema.names.index("frame")
+    groups = range(metadata.num_row_groups)
+    return max(int(metadata.row_group(group).column(column).statistics.max) for group in groups)
+
+
+def describe(report: IngestReport) -> list[tuple[str, int]]:
+    """Return the accounting of a report as (what, how many), for a table that a person reads."""
+    untabled: Sequence[tuple[str, Any]] = sorted(report.untabled.items())
+    return [
+        ("lines", report.lines),
+        ("frames decoded", report.decoded),
+        ("control frames", report.control),
+        *((f"frames of {channel} (no table)", count) for channel, count in untabled),
+        ("quarantined", report.quarantined),
+        ("sent", report.sent),
+        ("REST answers", report.rest),
+        ("events", report.events),
+        *((f"rows in {table}", count) for table, count in sorted(report.rows.items())),
+        ("rows that were there already", report.skipped),
+    ]

@@ -1,0 +1,175 @@
+"""Ingest in a process of its own: the event loop of the recorder never waits for it.
+
+The parent writes one JSON line a task to the child's stdin and reads one JSON line an outcome from its
+stdout. The child ends when its stdin closes, so it does not outlive a recorder that was killed.
+``python -m mmdata.recorder.ingest_process`` is the child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from mmdata.datasets.errors import DiskError, MmdataError
+
+_log = logging.getLogger(__name__)
+
+
+class Task(msgspec.Struct, omit_defaults=True):
+    """What the child is to do: finish one segment, or recover an exchange where ``path`` is None."""
+
+    root: str
+    exchange: str
+    keep: bool
+    path: str | None = None
+
+
+class Outcome(msgspec.Struct, omit_defaults=True):
+    """What came of a task."""
+
+    segments: int = 0
+    rows: dict[str, int] = {}
+    quarantined: int = 0
+    warnings: list[str] = []
+    error: str | None = None
+    """The sentence of what went wrong; the segment stays for the next start."""
+    disk: bool = False
+    """The error was the disk's."""
+
+
+@dataclass
+class Tally:
+    """What ingest did for one exchange."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    pending: int = 0
+
+
+class IngestProcess:
+    """The parent's side: tasks go in without waiting, `drain` waits for what is under way."""
+
+    def __init__(self, root: Path, *, keep: bool) -> None:
+        self._root = str(root)
+        self._keep = keep
+        self._tasks: asyncio.Queue[tuple[Task, asyncio.Future[Outcome]]] = asyncio.Queue()
+        self._open: dict[asyncio.Future[Outcome], str] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.warnings: list[str] = []
+        self.disk_error: DiskError | None = None
+
+    async def __aenter__(self) -> IngestProcess:
+        self._child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mmdata.recorder.ingest_process"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is the parent's to handle
+        )
+        self._worker = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._worker.cancel()
+        if self._child.returncode is None:
+            if self._open:
+                self._child.kill()  # mid-segment is as good as a crash: the next start does it again
+            else:
+                assert self._child.stdin is not None
+                self._child.stdin.close()
+            await self._child.wait()
+
+    async def recover(self, exchange: str) -> Outcome:
+        """Ingest what earlier runs left of ``exchange``. DiskError: the disk failed."""
+        outcome = await self._submit(Task(self._root, exchange, self._keep))
+        if outcome.disk:
+            raise DiskError(outcome.error or "")
+        return outcome
+
+    def submit(self, exchange: str, path: Path) -> None:
+        """Have a closed segment ingested."""
+        self.tallies.setdefault(exchange, Tally()).pending += 1
+        future = self._submit(Task(self._root, exchange, self._keep, str(path)))
+        self._open[future] = exchange
+        future.add_done_callback(self._settle)
+
+    async def drain(self, limit_s: float | None) -> None:
+        """Wait until everything is ingested, at most so long; the rest is done at the next start."""
+        if self._open:
+            await asyncio.wait([*self._open], timeout=limit_s)
+
+    def _submit(self, task: Task) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._tasks.put_nowait((task, future))
+        return future
+
+    async def _work(self) -> None:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        while True:
+            task, future = await self._tasks.get()
+            try:
+                self._child.stdin.write(msgspec.json.encode(task) + b"\n")
+                await self._child.stdin.drain()
+                answer = await self._child.stdout.readline()
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+            if answer:
+                future.set_result(msgspec.json.decode(answer, type=Outcome))
+            else:
+                where = task.path or f"captures of {task.exchange}"
+                died = f"{where}: the ingest process has died; the next start ingests it"
+                future.set_result(Outcome(error=died))
+
+    def _settle(self, future: asyncio.Future[Outcome]) -> None:
+        exchange = self._open.pop(future)
+        if future.cancelled():
+            return
+        outcome, tally = future.result(), self.tallies[exchange]
+        self.warnings += outcome.warnings
+        if outcome.error is not None:
+            _log.warning("%s", outcome.error)
+            self.warnings.append(outcome.error)
+            if outcome.disk and self.disk_error is None:
+                self.disk_error = DiskError(outcome.error)
+            return
+        tally.pending -= 1
+        tally.quarantined += outcome.quarantined
+        for table, rows in outcome.rows.items():
+            tally.rows[table] = tally.rows.get(table, 0) + rows
+
+
+def main() -> None:
+    """Do the tasks on stdin, one a line, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints gets between the answers
+    for line in sys.stdin.buffer:
+        outcome = _do(msgspec.json.decode(line, type=Task))
+        answers.write(msgspec.json.encode(outcome) + b"\n")
+        answers.flush()
+
+
+def _do(task: Task) -> Outcome:
+    from mmdata.recorder.segments import finish_segment, recover
+
+    root = Path(task.root)
+    try:
+        if task.path is None:
+            report, done = recover(root, task.exchange, keep=task.keep)
+            segments = len(done)
+        else:
+            report, segments = finish_segment(root, Path(task.path), keep=task.keep), 1
+    except MmdataError as error:
+        return Outcome(error=str(error), disk=isinstance(error, DiskError))
+    return Outcome(segments, dict(report.rows), report.quarantined, report.warnings)
+
+
+if __name__ == "__main__":
+    main()

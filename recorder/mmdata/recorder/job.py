@@ -1,0 +1,280 @@
+"""`mmdata record`: one job, from its window's opening to the tables on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mmdata.datasets.errors import DiskError, VenueError
+from mmdata.datasets.layout import CAPTURES
+from mmdata.datasets.version import version
+from mmdata.recorder.capture import CaptureWriter, Event, Header
+from mmdata.recorder.config import Job, Sandbox, Venue, Window
+from mmdata.recorder.embedded import Addresses, embedded_sandbox
+from mmdata.recorder.ingest_process import IngestProcess, Tally
+from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.rest import RestClient
+from mmdata.recorder.session import Counts, VenueSession
+from mmdata.recorder.units import seconds, size_bytes
+from mmdata.recorder.venues import open_stream
+from mmdata.recorder.window import Opening, opening
+
+_log = logging.getLogger(__name__)
+
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_STATUS_INTERVAL_S = 0.5
+
+Progress = Callable[[dict[str, Counts]], None]
+"""Called now and then with what each exchange's session has done so far."""
+
+
+@dataclass
+class VenueReport:
+    """What was recorded of one venue."""
+
+    exchange: str
+    session: str
+    counts: Counts
+    ingest: Tally
+
+
+@dataclass
+class RecordReport:
+    """What a job did."""
+
+    root: Path
+    started: datetime
+    ended: datetime
+    venues: list[VenueReport]
+    recovered: int
+    """Segments of earlier runs that were ingested first."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def next_opening(job: Job, now: datetime) -> Opening | None:
+    """Return the opening of the job's window that ``now`` lies in, else the next; None: no window."""
+    if not isinstance(job.window, Window):
+        return None
+    return opening(job.window.zone, job.window.start, job.window.end, now)
+
+
+def record(job: Job, *, wait: bool = False, progress: Progress | None = None) -> RecordReport | Opening:
+    """Record until the window closes, the duration is over or a signal comes; then ingest.
+
+    Before the window: waits for it with ``wait``, else returns its opening and has done nothing.
+
+    UsageError: another process records here; a symbol that the venue does not have. VenueError: nothing
+    came. DiskError: the disk is full or cannot be written. What was recorded before stays.
+    """
+    now = datetime.now(UTC)
+    window = next_opening(job, now)
+    if window is not None and now < window.start and not wait:
+        return window
+    return asyncio.run(_record(job, window, progress))
+
+
+async def _record(job: Job, window: Opening | None, progress: Progress | None) -> RecordReport:
+    root = Path(job.root)
+    stop = asyncio.Event()
+    signalled = _listen_for_signals(stop)
+    exchanges = [venue.exchange for venue in job.venues]
+    async with contextlib.AsyncExitStack() as stack:
+        for exchange in exchanges:
+            stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
+        ingest = await stack.enter_async_context(IngestProcess(root, keep=job.keep_captures))
+        recovered, warnings = await _recover(ingest, exchanges)
+        if window is not None:
+            await _sleep_until(window.start, stop)
+        addresses = stack.enter_context(_addresses(job))
+        started = datetime.now(UTC)
+        recordings = [_Recording(job, venue, root, addresses[venue.exchange], ingest) for venue in job.venues]
+        failure = await _run(job, window, stop, recordings, progress)
+        if not isinstance(failure, DiskError):
+            await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
+        failure = failure or ingest.disk_error
+        if failure is not None:
+            raise failure
+        venues = [recording.report() for recording in recordings]
+        return RecordReport(
+            root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
+        )
+
+
+async def _recover(ingest: IngestProcess, exchanges: Sequence[str]) -> tuple[int, list[str]]:
+    segments, warnings = 0, []
+    for exchange in exchanges:
+        outcome = await ingest.recover(exchange)
+        segments += outcome.segments
+        warnings += outcome.warnings
+        if outcome.error is not None:
+            warnings.append(outcome.error)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return segments, warnings
+
+
+async def _run(
+    job: Job,
+    window: Opening | None,
+    stop: asyncio.Event,
+    recordings: Sequence[_Recording],
+    progress: Progress | None,
+) -> Exception | None:
+    """Record all venues until ``stop``; return what failed, if anything did."""
+    watchers = [asyncio.create_task(_end(job, window, stop))]
+    if progress is not None:
+        watchers.append(asyncio.create_task(_tell(recordings, progress)))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for recording in recordings:
+                tasks.create_task(recording.run(stop, window))
+    except ExceptionGroup as group:
+        # The disk's failure is told before any other: it fells the other venues with it.
+        return min(group.exceptions, key=lambda error: not isinstance(error, DiskError))
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+    if progress is not None:
+        progress({recording.exchange: recording.counts for recording in recordings})
+    return None
+
+
+def _listen_for_signals(stop: asyncio.Event) -> asyncio.Event:
+    """Let SIGTERM and SIGINT end the recording cleanly; a second one ends the process at once."""
+    signalled = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if signalled.is_set():
+            os._exit(128 + number)  # the captures are whole: every line is with the system already
+        _log.warning("%s: recording ends; once more ends it at once", signal.Signals(number).name)
+        signalled.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(RuntimeError, ValueError):  # not the main thread: its owner handles signals
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+    return signalled
+
+
+async def _sleep_until(moment: datetime, stop: asyncio.Event) -> None:
+    """Sleep in short steps: the wall clock may be set meanwhile."""
+    while (left := (moment - datetime.now(UTC)).total_seconds()) > 0 and not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(left, 30.0)):
+                await stop.wait()
+
+
+async def _end(job: Job, window: Opening | None, stop: asyncio.Event) -> None:
+    """Stop at the end of the duration or of the window, whichever comes first."""
+    limits = []
+    if job.duration is not None:
+        limits.append(asyncio.create_task(asyncio.sleep(seconds(job.duration))))
+    if window is not None:
+        limits.append(asyncio.create_task(_sleep_until(window.end, stop)))
+    if limits:
+        await asyncio.wait(limits, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+
+
+async def _tell(recordings: Sequence[_Recording], progress: Progress) -> None:
+    while True:
+        await asyncio.sleep(_STATUS_INTERVAL_S)
+        progress({recording.exchange: recording.counts for recording in recordings})
+
+
+def _captures(root: Path, exchange: str) -> Path:
+    return root / CAPTURES / exchange
+
+
+def _addresses(job: Job) -> contextlib.AbstractContextManager[Addresses]:
+    if job.sandbox is None:
+        return contextlib.nullcontext({venue.exchange: job.addresses_of(venue) for venue in job.venues})
+    return embedded_sandbox(Sandbox() if job.sandbox == "embedded" else job.sandbox)
+
+
+class _Recording:
+    """One venue of the job: its session, its capture, its report."""
+
+    def __init__(
+        self, job: Job, venue: Venue, root: Path, addresses: tuple[str, str], ingest: IngestProcess
+    ) -> None:
+        self.exchange = venue.exchange
+        self._venue = venue
+        self._ingest = ingest
+        rest_url, ws_url = addresses
+        self._rest = RestClient(rest_url)
+        stream = open_stream(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
+        started = time.time_ns()
+        name = datetime.fromtimestamp(started / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._session_id = f"{name}-{''.join(secrets.choice(_BASE32) for _ in range(6))}"
+        header = Header(
+            session=self._session_id,
+            exchange=venue.exchange,
+            segment=0,
+            first_frame=0,
+            started=started,
+            monotonic=time.monotonic_ns(),
+            version=version(),
+            host=socket.gethostname(),
+            config=job.fingerprint(),
+            urls={"rest": rest_url, "ws": stream.url},
+            time_unit=stream.time_unit,
+        )
+        self._writer = CaptureWriter(
+            _captures(root, venue.exchange) / self._session_id,
+            header,
+            seconds=seconds(job.segment.seconds),
+            size=size_bytes(job.segment.bytes),
+        )
+        self._session = VenueSession(
+            stream,
+            venue.symbols,
+            self._rest,
+            self._writer,
+            connect_timeout_s=seconds(job.connect_timeout),
+            on_segment=self._rotate,
+        )
+
+    @property
+    def counts(self) -> Counts:
+        return self._session.counts
+
+    async def run(self, stop: asyncio.Event, window: Opening | None) -> None:
+        """Record until ``stop``, then close the capture and hand it to ingest, whatever happened."""
+        note = self._session.note
+        try:
+            note(Event("session_start", detail={"stamp": "recv", "symbols": self._venue.symbols}))
+            if window is not None:
+                note(Event("window_open", detail={"start": str(window.start), "end": str(window.end)}))
+            await self._session.run(stop)
+            if window is not None and datetime.now(UTC) >= window.end:
+                note(Event("window_close", detail={"end": str(window.end)}))
+            note(Event("session_end", detail=self._ending()))
+        except VenueError as error:
+            note(Event("session_end", detail={"error": str(error)}))
+            raise
+        finally:
+            self._rest.close()
+            self._ingest.submit(self.exchange, self._writer.close())
+
+    def _ending(self) -> dict[str, int]:
+        counts = self.counts
+        return {"frames": counts.frames, "gaps": counts.gaps, "connections": counts.connections}
+
+    def _rotate(self) -> None:
+        self._ingest.submit(self.exchange, self._writer.rotate())
+
+    def report(self) -> VenueReport:
+        tally = self._ingest.tallies.get(self.exchange, Tally())
+        return VenueReport(self.exchange, self._session_id, self.counts, tally)

@@ -1,0 +1,47 @@
+"""One recorder an exchange and dataset: a second one is refused at once, and told who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmdata.datasets.errors import DiskError, UsageError
+
+
+@contextmanager
+def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
+    """Hold the lock of ``exchange``'s captures in ``folder``; the system lets go when the process dies.
+
+    UsageError: another process holds it; the sentence names it. DiskError: the folder cannot be made.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be made ({error.strerror}); nothing is recorded") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 1000).decode(errors="replace") or "a process that did not say who it is"
+            raise UsageError(
+                f"{folder}: {exchange} is being recorded or recovered here already, by {holder}; two "
+                f"recorders of one exchange need two roots"
+            ) from None
+        who = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%FT%TZ", time.gmtime()),
+        }
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(who).encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,101 @@
+"""What a venue's frame says, in the field's words: the step between wire message and table row.
+
+Prices and sizes are the wire's own strings; times are ns since the epoch, UTC; an id that the venue
+did not send is None. Frozen: what was recorded is what was true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+Level = tuple[str, str, int | None]
+"""Price, size, and the number of orders where the venue tells it."""
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """A change of levels, or with ``is_snapshot`` a whole book, sent in the stream."""
+
+    symbol: str
+    ts_event: int | None
+    ts_sent: int | None
+    first_id: int | None
+    last_id: int | None
+    prev_id: int | None
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    checksum: int | None = None
+    is_snapshot: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A whole book asked for over REST."""
+
+    symbol: str
+    ts_event: int | None
+    last_id: int | None
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """A trade or an aggregate of trades; ``side`` is the taker's."""
+
+    symbol: str
+    kind: str
+    ts_event: int | None
+    ts_sent: int | None
+    trade_id: int
+    first_trade_id: int | None
+    last_trade_id: int | None
+    side: str
+    price: str
+    size: str
+    seq: int | None = None
+    flags: str | None = None
+
+
+class Bbo(msgspec.Struct, frozen=True):
+    """The best bid and ask; None for an empty side."""
+
+    symbol: str
+    ts_event: int | None
+    ts_sent: int | None
+    last_id: int | None
+    bid: Level | None
+    ask: Level | None
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """What the venue says of a symbol; ``raw`` is its own JSON."""
+
+    symbol: str
+    status: str | None
+    base: str | None
+    quote: str | None
+    tick_size: str
+    lot_size: str
+    min_size: str | None
+    min_notional: str | None
+    contract_value: str | None
+    raw: str
+
+
+class Untabled(msgspec.Struct, frozen=True):
+    """A sound frame that no table holds: a control reply, or a channel that is not recorded."""
+
+    channel: str
+    control: bool
+
+
+Record = Depth | Trade | Bbo | Untabled
+
+
+def wire_time(value: int) -> int:
+    """Return a venue's time, ms or µs since the epoch, in ns: 13 digits are ms, 16 are µs.
+
+    >>> wire_time(1723161255208), wire_time(1723161255208123)
+    (1723161255208000000, 1723161255208123000)
+    """
+    return value * 1_000_000 if value < 100_000_000_000_000 else value * 1_000

@@ -1,0 +1,133 @@
+"""Segments on disk: what is closed is ingested, what an earlier run left is recovered first.
+
+``<root>/.captures/<exchange>/<session>/<n>.open`` is being written (or was, when its recorder died),
+``.cap`` is closed and waits for ingest, ``.cap.zst`` is ingested and kept.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmdata.datasets.disk import sync_folder
+from mmdata.datasets.errors import DiskError, MmdataError
+from mmdata.datasets.layout import CAPTURES
+from mmdata.recorder.capture import (
+    CLOSED,
+    KEPT,
+    OPEN,
+    Event,
+    cut_torn_line,
+    format_event,
+    read_segment,
+)
+from mmdata.recorder.ingest import Ingest, IngestReport
+from mmdata.recorder.lock import exchange_lock
+
+
+def capture_folder(root: Path, exchange: str) -> Path:
+    """Return the folder that holds the captures of ``exchange``."""
+    return root / CAPTURES / exchange
+
+
+def ingest_segment(root: Path, path: Path) -> IngestReport:
+    """Turn a segment into rows of the tables; what is there already is skipped."""
+    segment = read_segment(path)
+    header = segment.header
+    metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
+    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid)
+    for line in segment.lines:
+        ingest.take(line)
+    ingest.flush()
+    ingest.report.check()
+    return ingest.report
+
+
+def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
+    """Ingest a closed segment, then compress it, or with ``keep`` False remove it.
+
+    The rows were read back and counted when they were published, so removing the capture loses nothing.
+    """
+    report = ingest_segment(root, path)
+    try:
+        if keep:
+            _compress(path)
+        path.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DiskError(f"{path}: is ingested but cannot be put away ({error}); it stays") from error
+    return report
+
+
+def _compress(path: Path) -> None:
+    import pyarrow as pa
+
+    kept = path.with_name(path.name.removesuffix(CLOSED) + KEPT)
+    partial = kept.with_suffix(".part")
+    with pa.output_stream(str(partial), compression="zstd") as stream:
+        stream.write(path.read_bytes())
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(kept)
+
+
+def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
+    """Ingest what earlier runs of ``exchange`` left; call it with the exchange's lock held.
+
+    Returns the report and the segments. A segment that cannot be ingested stays where it is, and its
+    sentence is among the report's warnings; the others are not held up by it.
+    """
+    report = IngestReport()
+    done: list[Path] = []
+    for path in pending(root, exchange):
+        try:
+            closed = _close(path, report) if path.suffix == OPEN else path
+            if closed is not None:
+                report.add(finish_segment(root, closed, keep=keep))
+                done.append(closed)
+        except DiskError:
+            raise
+        except MmdataError as error:
+            report.warnings.append(str(error))
+    return report, done
+
+
+def pending(root: Path, exchange: str) -> list[Path]:
+    """Return the segments that are not ingested yet, in order."""
+    folder = capture_folder(root, exchange)
+    return sorted([*folder.glob(f"*/*{OPEN}"), *folder.glob(f"*/*{CLOSED}")])
+
+
+def _close(path: Path, report: IngestReport) -> Path | None:
+    """Close a segment whose recorder died: cut a torn last line off and say so; None: nothing was in it."""
+    written = path.stat().st_mtime_ns  # when the dead recorder last wrote
+    torn = cut_torn_line(path)
+    if path.stat().st_size == 0:
+        path.unlink()
+        return None
+    if torn:
+        with path.open("ab") as file:
+            file.write(format_event(written, Event("torn", detail={"bytes": torn})))
+            file.flush()
+            os.fsync(file.fileno())
+        report.warnings.append(f"{path}: the last line was torn; {torn} bytes were cut off")
+    closed = path.with_suffix(CLOSED)
+    path.rename(closed)
+    sync_folder(path.parent)
+    return closed
+
+
+def recover_all(root: Path, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
+    """Ingest what dead recorders of any exchange left in the dataset at ``root``.
+
+    UsageError: a recorder of one of them is alive; what it writes is its own.
+    """
+    report = IngestReport()
+    done: list[Path] = []
+    for folder in sorted((root / CAPTURES).glob("*")):
+        if pending(root, folder.name):
+            with exchange_lock(folder, folder.name):
+                own, paths = recover(root, folder.name, keep=keep)
+            report.add(own)
+            done += paths
+    return report, done

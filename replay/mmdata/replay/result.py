@@ -1,0 +1,391 @@
+"""What a simulation found: its parameters, and what each fill model made of the same orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets.decimals import shortest
+from mmdata.datasets.times import iso
+from mmdata.replay import _kernel as kernel
+from mmdata.replay.attribution import Attribution
+from mmdata.replay.calibration import Calibration, Estimate, Intensity
+from mmdata.replay.clock import Clock
+from mmdata.replay.settings import Value
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Ints = NDArray[np.int64]
+
+SCHEMA = 1
+"""Version of `Result.to_json_dict`."""
+
+_HALF = Decimal("0.5")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value that a run used, and where it comes from."""
+
+    name: str
+    value: Value | None
+    """None: without bound."""
+    unit: str
+    source: str
+    """``set``, ``default``, ``derived from ...``, ``estimated from ...``."""
+    se: float | None = None
+    """Standard error, where it was estimated."""
+    n: int | None = None
+    """Size of the sample that it was estimated from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The raw columns of one model's run, in ticks, lots and ns of the exchange's clock."""
+
+    fill: Ints
+    """(fills, FILL_SIZE); see `mmdata.replay._kernel`."""
+    decision: Ints
+    """(decisions, DECISION_SIZE), the same for every model."""
+    tick_size: Decimal
+    lot_size: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What the strategy earned, had fills come as one model says; sizes in base, money in quote."""
+
+    model: str
+    fills: int
+    buys: int
+    sells: int
+    volume: Decimal
+    pnl: Attribution
+    final_inventory: Decimal
+    max_inventory: Decimal
+    """Most held, long or short."""
+    orders: int
+    """Instructions sent: new orders, replacements, cancellations."""
+    rejected: int
+    """Would have crossed the book when they arrived."""
+    unplaced: int
+    """Arrived while the book was invalid."""
+    withdrawn: int
+    """Resting orders that were taken off at a hole."""
+    columns: Columns = field(repr=False)
+
+    def fill_frame(self) -> pl.DataFrame:
+        """Return the fills: time, when the order was placed, side, price, size and the mid then, exact."""
+        import polars as pl
+        import pyarrow as pa
+
+        from mmdata.replay.stream import decimal_array, time_array
+
+        tick, lot, rows = self.columns.tick_size, self.columns.lot_size, self.columns.fill
+        table = pa.table(
+            {
+                "ts": time_array(rows[:, kernel.FILL_TIME]),
+                "ts_placed": time_array(rows[:, kernel.FILL_PLACED]),
+                "side": np.where(rows[:, kernel.FILL_SIDE] > 0, "buy", "sell"),
+                "price": decimal_array(rows[:, kernel.FILL_PRICE], tick),
+                "size": decimal_array(rows[:, kernel.FILL_LOTS], lot),
+                "mid": decimal_array(rows[:, kernel.FILL_MID2], tick * _HALF),
+            }
+        )
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def pnl_frame(self) -> pl.DataFrame:
+        """Return mid, inventory and profit before fees at each decision, the inventory at the mid.
+
+        Columns: ``ts``, ``mid``, ``inventory`` (exact), ``pnl`` (quote, as a float), ``quoted``: whether
+        the strategy saw a valid book. Decisions before the first mid are left out.
+        """
+        import polars as pl
+        import pyarrow as pa
+
+        from mmdata.replay.stream import decimal_array, time_array
+
+        tick, lot, fills = self.columns.tick_size, self.columns.lot_size, self.columns.fill
+        rows = self.columns.decision
+        rows = rows[rows[:, kernel.DECISION_MID2] != 0]
+        signed = fills[:, kernel.FILL_SIDE] * fills[:, kernel.FILL_LOTS]
+        until = np.searchsorted(fills[:, kernel.FILL_TIME], rows[:, kernel.DECISION_TIME], side="right")
+        held = np.concatenate(([0], np.cumsum(signed)))[until]
+        # In half ticks times lots, relative to the first mid: small enough for 64 bits.
+        mid2 = rows[:, kernel.DECISION_MID2]
+        base = int(mid2[0]) if len(mid2) else 0
+        paid = np.concatenate(([0], np.cumsum(signed * (2 * fills[:, kernel.FILL_PRICE] - base))))[until]
+        table = pa.table(
+            {
+                "ts": time_array(rows[:, kernel.DECISION_TIME]),
+                "mid": decimal_array(mid2, tick * _HALF),
+                "inventory": decimal_array(held, lot),
+                "pnl": (held * (mid2 - base) - paid) * float(tick * lot * _HALF),
+                "quoted": rows[:, kernel.DECISION_QUOTED] == 1,
+            }
+        )
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table for people."""
+
+    key: str
+    title: str
+    numeric: bool = True
+
+
+TABLE = (
+    Column("model", "fill model", numeric=False),
+    Column("fills", "fills"),
+    Column("buys", "buys"),
+    Column("sells", "sells"),
+    Column("volume", "volume"),
+    Column("pnl", "PnL"),
+    Column("spread", "spread"),
+    Column("inventory", "inventory"),
+    Column("fees", "fees"),
+    Column("final_inventory", "held at end"),
+    Column("max_inventory", "most held"),
+    Column("rejected", "rejected"),
+)
+"""Columns of `Result.rows`: volume, holdings in base; PnL = spread + inventory - fees in quote."""
+
+PARAMETER_TABLE = (
+    Column("name", "parameter", numeric=False),
+    Column("value", "value"),
+    Column("se", "± se"),
+    Column("unit", "unit", numeric=False),
+    Column("source", "source", numeric=False),
+)
+"""Columns of `Result.parameter_rows`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of a strategy over a recording under several fill models; times in ns, exchange's clock.
+
+    No single number is the answer: `band` says between what the models lie.
+    """
+
+    exchange: str
+    symbol: str
+    strategy: str
+    seed: int
+    tick_size: Decimal
+    lot_size: Decimal
+    tick_source: str
+    clock: Clock
+    start: int
+    """Where the recording, as far as it was asked for, begins."""
+    traded_from: int
+    """Where trading begins: what lies before it, from ``start`` on, was used to calibrate."""
+    end: int
+    covered: float
+    """Share of the time from ``traded_from`` to ``end`` in which the strategy saw a valid book."""
+    parameters: tuple[Parameter, ...]
+    calibration: Calibration | None
+    """None when everything was set: then nothing is cut off."""
+    last_mid2: int
+    """Twice the last known mid, in ticks, at which what is held at the end is marked."""
+    models: tuple[ModelResult, ...]
+
+    def model(self, name: str) -> ModelResult:
+        """Return what one fill model found. KeyError: it did not run."""
+        for model in self.models:
+            if model.model == name:
+                return model
+        raise KeyError(name)
+
+    def parameter(self, name: str) -> Parameter:
+        """Return a parameter by its name. KeyError: there is none."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise KeyError(name)
+
+    @property
+    def band(self) -> tuple[Decimal, Decimal]:
+        """The least and the greatest PnL over the fill models."""
+        totals = [model.pnl.total for model in self.models]
+        return min(totals), max(totals)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return a row a model as text, by the keys of `TABLE`."""
+        return [
+            {
+                "model": model.model,
+                "fills": str(model.fills),
+                "buys": str(model.buys),
+                "sells": str(model.sells),
+                "volume": plain(model.volume),
+                "pnl": money(model.pnl.total),
+                "spread": money(model.pnl.spread),
+                "inventory": money(model.pnl.inventory),
+                "fees": money(model.pnl.fees),
+                "final_inventory": plain(model.final_inventory),
+                "max_inventory": plain(model.max_inventory),
+                "rejected": str(model.rejected),
+            }
+            for model in self.models
+        ]
+
+    def parameter_rows(self) -> list[dict[str, str]]:
+        """Return a row a parameter as text, by the keys of `PARAMETER_TABLE`."""
+        return [
+            {
+                "name": parameter.name,
+                "value": number(parameter.value),
+                "se": "" if parameter.se is None else f"{parameter.se:.2g}",
+                "unit": parameter.unit,
+                "source": parameter.source + ("" if parameter.n is None else f" (n = {parameter.n})"),
+            }
+            for parameter in self.parameters
+        ]
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return everything but the columns as plain JSON; decimals and times as text, exact."""
+        low, high = self.band
+        return {
+            "schema": SCHEMA,
+            "exchange": self.exchange,
+            "symbol": self.symbol,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "tick_size": plain(self.tick_size),
+            "lot_size": plain(self.lot_size),
+            "tick_source": self.tick_source,
+            "clock": {
+                "mode": self.clock.mode,
+                "base_latency_ns": self.clock.base_latency_ns,
+                "sessions": [
+                    {
+                        "session": session.session,
+                        "shift_ns": session.shift_ns,
+                        "source": session.source,
+                        "timed": session.timed,
+                        "negative": session.negative,
+                    }
+                    for session in self.clock.sessions
+                ],
+            },
+            "from": iso(self.start),
+            "traded_from": iso(self.traded_from),
+            "to": iso(self.end),
+            "covered": self.covered,
+            "parameters": [
+                {
+                    "name": parameter.name,
+                    "value": _json_value(parameter.value),
+                    "unit": parameter.unit,
+                    "source": parameter.source,
+                    "se": parameter.se,
+                    "n": parameter.n,
+                }
+                for parameter in self.parameters
+            ],
+            "calibration": None if self.calibration is None else calibration_json(self.calibration),
+            "last_mid": plain(self.last_mid2 * _HALF * self.tick_size),
+            "models": [_model_json(model) for model in self.models],
+            "pnl_band": [plain(low), plain(high)],
+        }
+
+
+def calibration_json(calibration: Calibration) -> dict[str, Any]:
+    """Return a calibration as plain JSON."""
+
+    def estimated(estimate: Estimate | None) -> dict[str, Any] | None:
+        return None if estimate is None else {"value": estimate.value, "se": estimate.se, "n": estimate.n}
+
+    def intensity(found: Intensity | None) -> dict[str, Any] | None:
+        return None if found is None else {"A": estimated(found.a), "k": estimated(found.k)}
+
+    size = calibration.order_size
+    return {
+        "from": iso(calibration.start),
+        "to": iso(calibration.end),
+        "intensity": intensity(calibration.intensity),
+        "buys": intensity(calibration.buys),
+        "sells": intensity(calibration.sells),
+        "sweeps_inside_the_book": calibration.inside,
+        "sweeps_without_a_book": calibration.without_book,
+        "sigma": estimated(calibration.sigma),
+        "grid_ns": calibration.grid_ns,
+        "order_size": None if size is None else plain(size),
+        "trades": calibration.trades,
+    }
+
+
+def _model_json(model: ModelResult) -> dict[str, Any]:
+    return {
+        "model": model.model,
+        "fills": model.fills,
+        "buys": model.buys,
+        "sells": model.sells,
+        "volume": plain(model.volume),
+        "pnl": plain(model.pnl.total),
+        "spread": plain(model.pnl.spread),
+        "inventory": plain(model.pnl.inventory),
+        "fees": plain(model.pnl.fees),
+        "final_inventory": plain(model.final_inventory),
+        "max_inventory": plain(model.max_inventory),
+        "orders": model.orders,
+        "rejected": model.rejected,
+        "unplaced": model.unplaced,
+        "withdrawn": model.withdrawn,
+    }
+
+
+def _json_value(value: Value | None) -> float | int | str | None:
+    return plain(value) if isinstance(value, Decimal) else value
+
+
+def plain(value: Decimal) -> str:
+    """Return a decimal in full, without trailing zeros.
+
+    >>> plain(Decimal("0.02010")), plain(Decimal("-0.00"))
+    ('0.0201', '0')
+    """
+    return str(shortest(value + 0)) if value else "0"
+
+
+def money(value: Decimal) -> str:
+    """Return an amount for people: four decimals, or four significant digits below 1.
+
+    >>> money(Decimal("12.345678")), money(Decimal("-0.000123456")), money(Decimal(0))
+    ('12.3457', '-0.0001235', '0')
+    """
+    if not value:
+        return "0"
+    if abs(value) >= 1:
+        return f"{value:.4f}"
+    return plain(Decimal(f"{value:.4g}"))
+
+
+def number(value: Value | None) -> str:
+    """Return a parameter's value for people."""
+    if value is None:
+        return "none"
+    if isinstance(value, Decimal):
+        return plain(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them.
+
+    >>> joined(["A", "k", "sigma"])
+    'A, k and sigma'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

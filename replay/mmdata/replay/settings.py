@@ -1,0 +1,139 @@
+"""What may be set in a simulation: names, units, bounds; text in, checked values out."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.times import duration_ns
+from mmdata.replay.queues import RULES
+
+Value = float | int | Decimal | str
+
+NUMBER = "number"
+EXACT = "exact"
+DURATION = "duration"
+WORD = "word"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that may be set."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    default: Value | None = None
+    """None: estimated, or derived, where it is not set. Durations in ns."""
+    low: float = -math.inf
+    high: float = math.inf
+    low_is_allowed: bool = True
+    words: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there, for a sentence."""
+        if self.kind == WORD:
+            return "one of " + ", ".join(self.words)
+        unit = f" in {self.unit}" if self.unit else ""
+        what = "a duration such as 100ms, bare numbers in s," if self.kind == DURATION else f"a number{unit}"
+        if math.isinf(self.low):
+            return what
+        bound = f"{self.low:g}{'' if self.low_is_allowed else ' (itself excluded)'}"
+        return f"{what} from {bound}" + ("" if math.isinf(self.high) else f" to {self.high:g}")
+
+
+_MS = 1_000_000
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "A", NUMBER, "1/s", "rate at which orders at the mid are reached", low=0, low_is_allowed=False
+        ),
+        Setting("k", NUMBER, "1/tick", "decay of that rate with distance", low=0, low_is_allowed=False),
+        Setting("sigma", NUMBER, "tick/√s", "volatility of the mid", low=0, low_is_allowed=False),
+        Setting("gamma", NUMBER, "1/(tick·order)", "risk aversion; inventory counted in orders", low=0),
+        Setting("order_size", EXACT, "base", "size of one order", low=0, low_is_allowed=False),
+        # GLFT's own backtests hold at most ten average trades.
+        Setting("max_inventory", NUMBER, "orders", "most held, long or short", 10.0, low=1),
+        Setting("horizon", DURATION, "s", "how far ahead the strategy looks", low=0, low_is_allowed=False),
+        Setting("interval", DURATION, "s", "time between decisions", 100 * _MS, low=0.001),
+        Setting("base_latency", DURATION, "s", "least latency from the exchange to here", _MS, low=0),
+        Setting("order_latency", DURATION, "s", "from a decision to the exchange", _MS, low=0),
+        Setting("response_latency", DURATION, "s", "from the exchange to knowing of it", _MS, low=0),
+        Setting("maker_fee", EXACT, "of notional", "paid a fill; below 0 a rebate", Decimal(0), -0.1, 0.1),
+        # Every queued lot alike likely to be cancelled: no parameter to tune, and exact on average
+        # where cancellations do not care for their place (the zero-intelligence exchange).
+        Setting(
+            "queue",
+            WORD,
+            "",
+            "where in the queue unexplained decreases are",
+            "power",
+            words=tuple(sorted(RULES)),
+        ),
+        Setting("queue_power", NUMBER, "", "n of the power rules", 1.0, low=0, high=10, low_is_allowed=False),
+    )
+}
+
+
+def parse_settings(given: Mapping[str, object] | None) -> dict[str, Value]:
+    """Return what was set, checked: numbers as float, exact ones as Decimal, durations in ns.
+
+    UsageError names the setting, what was found and what may stand there.
+    """
+    checked: dict[str, Value] = {}
+    for name, value in (given or {}).items():
+        setting = SETTINGS.get(name)
+        if setting is None:
+            raise UsageError(f"setting {name!r} is not known{suggestion(name, SETTINGS)}")
+        checked[name] = _checked(setting, value)
+    return checked
+
+
+def suggestion(found: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that names the nearest of ``known``, or all of them.
+
+    >>> suggestion("gama", ["gamma", "sigma"])
+    '; did you mean gamma?'
+    """
+    names = list(known)
+    by_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(found.lower(), by_case, n=1, cutoff=0.6)
+    return f"; did you mean {by_case[near[0]]}?" if near else f", expected one of {', '.join(names)}"
+
+
+def _checked(setting: Setting, value: object) -> Value:
+    parsed = _parsed(setting, value)
+    if parsed is None:
+        raise UsageError(f"setting {setting.name} was {value!r}, expected {setting.allowed}")
+    if isinstance(parsed, str):
+        return parsed
+    size = parsed / 1e9 if setting.kind == DURATION and isinstance(parsed, int) else float(parsed)
+    too_low = size < setting.low or (size == setting.low and not setting.low_is_allowed)
+    if too_low or size > setting.high:
+        raise UsageError(f"setting {setting.name} was {value!r}, expected {setting.allowed}")
+    return parsed
+
+
+def _parsed(setting: Setting, value: object) -> Value | None:
+    """Return the value in the setting's own type; None when it is not one."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    if setting.kind == WORD:
+        return value if value in setting.words and isinstance(value, str) else None
+    if setting.kind == DURATION:
+        return duration_ns(value if isinstance(value, str) else float(value))
+    try:
+        exact = Decimal(str(value).strip())
+    except InvalidOperation:
+        return None
+    if not exact.is_finite():
+        return None
+    return exact if setting.kind == EXACT else float(exact)

@@ -1,0 +1,156 @@
+"""From what happens in a market to the frames of Binance spot.
+
+Trades, aggregated trades and the best bid-offer leave at once; diffs are conflated per interval,
+100 ms and 1000 ms, each a chain of its own: ``U`` is always the stream's last ``u`` + 1.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+
+from mmdata.sandbox.binance.messages import AggTrade, BookTicker, DepthUpdate, Trade, levels
+from mmdata.sandbox.engine import LevelView
+from mmdata.sandbox.wire import NS_PER_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mmdata.sandbox.engine import Fill, LevelChange
+    from mmdata.sandbox.market import Event, LiveMarket
+    from mmdata.sandbox.wire import Message
+
+_EMPTY = LevelView(0, 0, 0)
+
+# Suffix of the stream's name, and the interval.
+_INTERVALS = (("depth@100ms", 100 * NS_PER_MS), ("depth", 1000 * NS_PER_MS))
+
+
+class BinanceFeed:
+    """The streams of one symbol."""
+
+    def __init__(self, market: LiveMarket, start_ns: int) -> None:
+        self.market = market
+        self.instrument = market.instrument
+        engine = market.engine
+        self._touch = (engine.top("bid") or _EMPTY, engine.top("ask") or _EMPTY)
+        self._last_agg_id = self.instrument.first_trade_id // 2
+        prefix = self.instrument.symbol.lower()
+        self._diffs = [
+            _Conflation(market, f"{prefix}@{suffix}", interval_ns, start_ns)
+            for suffix, interval_ns in _INTERVALS
+        ]
+
+    @property
+    def last_id(self) -> int:
+        """The id of the book as it is now."""
+        return self.market.engine.update_id
+
+    def observe(self, event: Event, now_ns: int) -> list[Message]:
+        """Return what leaves at once for one event: trades, then the new best bid-offer."""
+        ts_event, outcome = event
+        messages: list[Message] = []
+        for px_ticks, fills in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
+            messages += self._trades(list(fills), px_ticks, ts_event, now_ns)
+        for diff in self._diffs:
+            diff.touch(outcome.changes)
+        if any(self._reaches_touch(change) for change in outcome.changes):
+            messages += self._ticker()
+        return messages
+
+    def flush(self, now_ns: int) -> Iterator[Message]:
+        """Yield the diffs whose interval has ended, if anything changed in it."""
+        for diff in self._diffs:
+            message = diff.flush(now_ns)
+            if message is not None:
+                yield message
+
+    def depth(self, limit: int) -> str:
+        """Return the body of a REST answer: the book as it is now, best ``limit`` levels a side."""
+        engine = self.market.engine
+        bids = levels(self.instrument, islice(engine.bids(), limit))
+        asks = levels(self.instrument, islice(engine.asks(), limit))
+        return f'{{"lastUpdateId":{engine.update_id},"bids":{bids},"asks":{asks}}}'
+
+    def _trades(self, fills: list[Fill], px_ticks: int, ts_event: int, now_ns: int) -> list[Message]:
+        buyer_is_maker = fills[0].taker == "sell"
+        messages: list[Message] = [
+            Trade(
+                self.instrument,
+                now_ns,
+                ts_event,
+                fill.trade_id,
+                px_ticks,
+                fill.qty_lots,
+                buyer_is_maker,
+            )
+            for fill in fills
+        ]
+        self._last_agg_id += 1
+        messages.append(
+            AggTrade(
+                self.instrument,
+                now_ns,
+                ts_event,
+                self._last_agg_id,
+                fills[0].trade_id,
+                fills[-1].trade_id,
+                px_ticks,
+                sum(fill.qty_lots for fill in fills),
+                buyer_is_maker,
+            )
+        )
+        return messages
+
+    def _reaches_touch(self, change: LevelChange) -> bool:
+        bid, ask = self._touch
+        if change.side == "bid":
+            return change.px_ticks >= bid.px_ticks
+        return change.px_ticks <= ask.px_ticks or not ask.px_ticks
+
+    def _ticker(self) -> list[Message]:
+        engine = self.market.engine
+        touch = (engine.top("bid") or _EMPTY, engine.top("ask") or _EMPTY)
+        if touch == self._touch:
+            return []
+        self._touch = touch
+        return [BookTicker(self.instrument, engine.update_id, *touch)]
+
+
+class _Conflation:
+    """Which levels changed since the last message of one diff stream."""
+
+    def __init__(self, market: LiveMarket, stream: str, interval_ns: int, start_ns: int) -> None:
+        self._market = market
+        self._stream = stream
+        self._interval_ns = interval_ns
+        self._due_ns = start_ns + interval_ns
+        self._sent_id = market.engine.update_id
+        self._bids: set[int] = set()
+        self._asks: set[int] = set()
+
+    def touch(self, changes: Iterable[LevelChange]) -> None:
+        for change in changes:
+            (self._bids if change.side == "bid" else self._asks).add(change.px_ticks)
+
+    def flush(self, now_ns: int) -> DepthUpdate | None:
+        if now_ns < self._due_ns:
+            return None
+        # A late pass sends one message for all the intervals that it missed.
+        self._due_ns += self._interval_ns * (1 + (now_ns - self._due_ns) // self._interval_ns)
+        engine = self._market.engine
+        if engine.update_id == self._sent_id:
+            return None
+        update = DepthUpdate(
+            self._market.instrument,
+            self._stream,
+            now_ns,
+            self._sent_id + 1,
+            engine.update_id,
+            [engine.at("bid", px) for px in sorted(self._bids, reverse=True)],
+            [engine.at("ask", px) for px in sorted(self._asks)],
+        )
+        self._sent_id = engine.update_id
+        self._bids.clear()
+        self._asks.clear()
+        return update

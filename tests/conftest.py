@@ -1,0 +1,60 @@
+"""Fixtures that many tests share, and the line at the end of a run that counts skips by reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("MMDATA_SHARED") or REPOSITORY.parent / "shared")
+WINGS = ("recorder", "datasets", "replay", "sandbox", "cli")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-real", action="store_true", help="fail, not skip, where the real captures are missing"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+    )
+    counted = "; ".join(f"{count} skipped: {reason}" for reason, count in reasons.most_common())
+    terminalreporter.write_line(counted or "0 skipped")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(request: pytest.FixtureRequest) -> Path:
+    """Return the team's shelf: protocol sheets, theory, reference numbers, real captures."""
+    if not SHARED.is_dir():
+        sentence = f"{SHARED} is missing (MMDATA_SHARED says where the shelf is)"
+        if request.config.getoption("--require-real"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_folder: Path) -> Path:
+    """Return the folder of the real captures."""
+    return shared_folder / "data"
+
+
+@pytest.fixture(scope="session")
+def real_dataset(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset imported from all the real captures."""
+    from mmdata.recorder.importing import import_sources
+
+    root = tmp_path_factory.mktemp("real")
+    days = [shared_data / f"binance/btcusdt_{day}.gz" for day in ("20240808", "20240809")]
+    futures = shared_data / "binance-usdm/btcusdt_20240808.gz"
+    for exchange, sources in (("binance", days), ("binance-usdm", [futures])):
+        import_sources(sources, root, source_format="hftbacktest", exchange=exchange, symbol="BTCUSDT")
+    import_sources(
+        [shared_data / "okx/books_20220513.log.gz"], root, source_format="cryptofeed", exchange="okx"
+    )
+    return root

@@ -1,0 +1,95 @@
+"""The kernel against a book that is a dictionary, and the recorder's machine against the kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmdata.datasets._kernel import DIFF, GAP, REPLACE, SPLICE, Columns
+from mmdata.datasets.book import Book, rebuild
+from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
+from mmdata.recorder.booksync import BookSync, Note
+
+LEVELS = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 40), st.integers(0, 5)), max_size=12)
+
+
+def columns(
+    kinds: list[int], ids: list[tuple[int, int, int]], levels: list[list[tuple[int, int, int]]]
+) -> Columns:
+    flat = np.array([row for own in levels for row in own], np.int64).reshape(-1, 3)
+    firsts, lasts, prevs = np.array(ids, np.int64).reshape(-1, 3).T
+    return Columns(
+        kind=np.array(kinds, np.uint8),
+        first_id=np.ascontiguousarray(firsts),
+        last_id=np.ascontiguousarray(lasts),
+        prev_id=np.ascontiguousarray(prevs),
+        start=np.cumsum([0, *map(len, levels)]).astype(np.int64),
+        side=flat[:, 0].astype(np.int8),
+        price=np.ascontiguousarray(flat[:, 1]),
+        size=np.ascontiguousarray(flat[:, 2]),
+    )
+
+
+@given(st.lists(LEVELS, min_size=1, max_size=20), st.integers(2, 8))
+@settings(deadline=None)
+def test_levels_are_those_of_a_dictionary(messages: list[list[tuple[int, int, int]]], capacity: int) -> None:
+    ids = [(i, i, i - 1) for i in range(1, len(messages) + 1)]
+    kinds = [REPLACE, *[DIFF] * (len(messages) - 1)]
+    book = Book(columns(kinds, ids, messages), ChainRule(2, spliced=False, max_depth=0), capacity)
+    expected: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    for at, levels in enumerate(messages):
+        book.step(at)
+        for side, price, size in levels:
+            if size:
+                expected[side][price] = size
+            else:
+                expected[side].pop(price, None)
+        assert book.bids() == sorted(expected[0].items(), reverse=True)
+        assert book.asks() == sorted(expected[1].items())
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("diff"), st.integers(1, 4), st.integers(0, 2)),  # width, ids skipped before it
+        st.tuples(st.just("snapshot"), st.integers(-6, 3), st.just(0)),  # id relative to the stream
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(STEPS, st.sampled_from(["binance", "binance-usdm"]))
+@settings(deadline=None, max_examples=400)
+def test_recorder_and_kernel_agree_on_when_a_spliced_book_is_valid(
+    steps: list[tuple[str, int, int]], exchange: str
+) -> None:
+    chain = CHAINS[exchange]
+    sync = BookSync(chain)
+    sync.connected()
+    last = 100
+    kinds: list[int] = []
+    ids: list[tuple[int, int, int]] = []
+    synced: list[bool] = []
+    for what, number, skipped in steps:
+        if what == "diff":
+            prev = last
+            first = last + 1 + 10 * skipped
+            if skipped:
+                prev = first - 1
+            last = first + number - 1
+            kinds.append(DIFF)
+            ids.append((first, last, prev))
+            actions = sync.receive(first, last, prev)
+        else:
+            kinds.append(SPLICE)
+            ids.append((NO_ID, last + number, NO_ID))
+            actions = sync.receive_snapshot(last + number)
+        synced.append(sync.synced)
+        for action in actions:
+            if isinstance(action, Note) and action.kind == "gap":
+                kinds.append(GAP)
+                ids.append((NO_ID, NO_ID, NO_ID))
+                synced.append(sync.synced)
+    tops = rebuild(columns(kinds, ids, [[] for _ in kinds]), chain)
+    assert tops.valid.tolist() == synced

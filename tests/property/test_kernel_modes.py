@@ -1,0 +1,28 @@
+"""The same tests uncompiled, and with bounds checked: compiled code reads past an array without a word."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+KERNEL_TESTS = ("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py")
+
+
+@pytest.mark.parametrize(
+    "mode", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}], ids=lambda mode: next(iter(mode))
+)
+def test_book_kernel_passes_its_tests(mode: dict[str, str], tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *KERNEL_TESTS],
+        cwd=REPOSITORY,
+        env=os.environ | mode | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout

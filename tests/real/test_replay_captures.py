@@ -1,0 +1,131 @@
+"""Replay and simulation of the real captures."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import TypedDict
+
+import polars as pl
+import pytest
+
+from mmdata.datasets import _kernel as book_kernel
+from mmdata.datasets.errors import UsageError
+from mmdata.replay import BookEvent, TradeEvent, calibrate, replay, simulate, tops, warm_up
+from mmdata.replay import _kernel as kernel
+
+pytestmark = pytest.mark.real
+
+
+class Which(TypedDict):
+    """What is replayed."""
+
+    exchange: str
+    symbol: str
+
+
+SPOT = Which(exchange="binance", symbol="BTCUSDT")
+PERPETUAL = Which(exchange="binance-usdm", symbol="BTCUSDT")
+
+
+def test_the_stream_holds_every_message_and_trade_in_order_of_arrival(real_dataset: Path) -> None:
+    books = trades = 0
+    last = 0
+    for event in replay(real_dataset, **SPOT):
+        assert event.ts_recv >= last
+        last = event.ts_recv
+        books += isinstance(event, BookEvent) and event.kind == "diff"
+        trades += isinstance(event, TradeEvent)
+    assert (books, trades) == (6495, 19904)
+
+
+def test_from_a_start_the_book_is_what_it_is_when_read_from_the_beginning(real_dataset: Path) -> None:
+    start, end = "2024-08-08T23:55:00Z", "2024-08-08T23:55:05Z"
+
+    def lines(start: str | None) -> list[tuple[int, object, object]]:
+        return [
+            (event.ts_recv, event.book.bids(3), event.book.best_ask)
+            for event in replay(real_dataset, **SPOT, start=start, end=end)
+        ]
+
+    some = lines(start)
+    assert len(some) > 50
+    whole = [line for line in lines(None) if line[0] >= some[0][0]]
+    assert some == whole
+
+
+def test_tops_equal_the_stream(real_dataset: Path) -> None:
+    frame = tops(real_dataset, **PERPETUAL)
+    bids = [
+        event.book.best_bid.price if event.book.best_bid else None
+        for event in replay(real_dataset, **PERPETUAL)
+        if isinstance(event, BookEvent)
+    ]
+    assert frame["bid_price"].to_list() == bids
+    crossed = frame.filter(pl.col("valid") & (pl.col("bid_price") >= pl.col("ask_price")))
+    assert crossed.is_empty()
+
+
+@pytest.mark.parametrize("which", [SPOT, PERPETUAL])
+def test_four_fill_models_in_one_run(real_dataset: Path, which: Which) -> None:
+    result = simulate(real_dataset, **which)
+    (session,) = result.clock.sessions
+    assert 1.2e9 < session.shift_ns < 1.3e9  # the recorder's clock is behind
+    assert session.negative == session.timed
+    assert result.covered == 1.0
+    assert result.calibration is not None
+    assert result.calibration.end == result.traded_from
+    for model in result.models:
+        assert model.fills >= 100
+        assert model.pnl.total == model.pnl.spread + model.pnl.inventory - model.pnl.fees
+        assert model.max_inventory <= 10 * Decimal(str(result.parameter("order_size").value))
+        assert (model.columns.fill[:, kernel.FILL_TIME] >= result.traded_from).all()
+    assert len({model.pnl.total for model in result.models}) == 4
+    assert simulate(real_dataset, **which).to_json_dict() == result.to_json_dict()
+
+
+def test_a_seed_changes_the_poisson_model_only(real_dataset: Path) -> None:
+    first, second = (simulate(real_dataset, **SPOT, seed=seed) for seed in (0, 1))
+    for before, after in zip(first.models, second.models, strict=True):
+        assert (before.pnl == after.pnl) == (before.model != "poisson")
+
+
+def test_the_raw_clock_is_refused(real_dataset: Path) -> None:
+    with pytest.raises(UsageError, match=r"26399 of 26399 messages and trades were"):
+        simulate(real_dataset, **SPOT, clock="raw")
+
+
+def test_okx_s_short_log_is_too_short_to_calibrate_but_not_to_trade(real_dataset: Path) -> None:
+    which = Which(exchange="okx", symbol="BTC-USDT")
+    with pytest.raises(UsageError, match="--set"):
+        simulate(real_dataset, **which)
+    values = {"A": 1, "k": 0.1, "sigma": 20, "order_size": "0.01"}
+    result = simulate(real_dataset, **which, settings=values)
+    assert result.calibration is None
+    assert result.model("poisson").fills > 0
+
+
+def test_calibration_of_a_stretch(real_dataset: Path) -> None:
+    found = calibrate(real_dataset, **SPOT, end="2024-08-09")
+    assert found.intensity is not None
+    assert found.buys is not None
+    assert found.sells is not None
+    assert 0 < found.intensity.k.value < 1
+    assert found.intensity.k.se is not None
+    assert found.intensity.k.se < 0.05 * found.intensity.k.value
+
+
+def test_warmed_up_nothing_real_is_compiled_any_more(real_dataset: Path) -> None:
+    def known() -> list[int]:
+        modules = (kernel, book_kernel)
+        return [len(f.signatures) for m in modules for f in vars(m).values() if hasattr(f, "signatures")]
+
+    warm_up()
+    before = known()
+    assert sum(before)
+    for which in (SPOT, PERPETUAL):
+        for end in (None, "2024-08-08T23:58:00Z"):
+            simulate(real_dataset, **which, end=end)
+            tops(real_dataset, **which, end=end)
+            next(iter(replay(real_dataset, **which, end=end)))
+    assert known() == before

@@ -1,0 +1,100 @@
+"""The recorder's machine: what is asked for, what is noted."""
+
+from __future__ import annotations
+
+from mmdata.datasets.chain import CHAINS
+from mmdata.recorder.booksync import Ask, BookSync, Note, TradeChain
+
+SPOT, OKX = CHAINS["binance"], CHAINS["okx"]
+
+
+def spot(book: BookSync, first: int, last: int) -> list[Ask | Note]:
+    return list(book.receive(first, last, first - 1))
+
+
+def test_spliced_book_asks_for_a_snapshot_when_it_is_connected() -> None:
+    assert list(BookSync(SPOT).connected()) == [Ask("start")]
+
+
+def test_snapshot_older_than_the_buffer_is_asked_for_again_and_the_buffer_kept() -> None:
+    book = BookSync(SPOT)
+    spot(book, 100, 104)
+    spot(book, 105, 109)
+    assert list(book.receive_snapshot(90)) == [Ask("start")]
+    assert list(book.receive_snapshot(104)) == [Note("synced", 109, None, {})]
+    assert book.synced
+
+
+def test_snapshot_ahead_of_the_stream_waits_for_the_message_beyond_it() -> None:
+    book = BookSync(SPOT)
+    spot(book, 100, 104)
+    assert list(book.receive_snapshot(120)) == []
+    assert spot(book, 105, 118) == []
+    assert spot(book, 119, 125) == [Note("synced", 125, None, {})]
+
+
+def test_gap_is_noted_once_and_asks_for_one_snapshot_and_keeps_the_message_that_showed_it() -> None:
+    book = BookSync(SPOT)
+    spot(book, 100, 104)
+    book.receive_snapshot(103)
+    assert spot(book, 110, 114) == [Note("gap", 104, 110, {"cause": "missing"}), Ask("gap")]
+    assert spot(book, 120, 124) == []  # already known to be broken; the snapshot's splice will find it
+    assert not book.synced
+    assert list(book.receive_snapshot(112)) == [
+        Note("gap", 114, 120, {"cause": "missing"}),
+        Ask("gap"),
+    ]
+    assert list(book.receive_snapshot(121)) == [Note("synced", 124, None, {})]
+
+
+def test_repeats_and_overlaps_are_no_gaps() -> None:
+    book = BookSync(SPOT)
+    spot(book, 100, 104)
+    book.receive_snapshot(103)
+    assert spot(book, 100, 104) == []
+    assert spot(book, 103, 107) == []
+    assert book.book_id == 107
+
+
+def test_disconnect_of_a_whole_book_is_a_gap_whose_end_is_not_known() -> None:
+    book = BookSync(SPOT)
+    spot(book, 100, 104)
+    book.receive_snapshot(103)
+    assert list(book.disconnected()) == [Note("gap", 104, None, {"cause": "disconnect"})]
+    assert list(book.disconnected()) == []
+    assert book.reason == "gap"
+
+
+def test_okx_starts_at_the_snapshot_of_the_stream_and_never_splices() -> None:
+    book = BookSync(OKX)
+    assert list(book.connected()) == []
+    assert list(book.receive(5, 5, 4)) == []
+    assert list(book.receive(10, 10, -1, is_snapshot=True)) == [Note("synced", 10, None, {})]
+    assert book.reason == "audit"
+    assert list(book.receive_snapshot(11)) == []
+
+
+def test_okx_gap_names_what_the_breaking_message_builds_on_and_waits_for_a_new_snapshot() -> None:
+    book = BookSync(OKX)
+    book.receive(10, 10, -1, is_snapshot=True)
+    book.receive(15, 15, 10)
+    assert list(book.receive(30, 30, 20)) == [Note("gap", 15, 20, {"cause": "missing"}), Ask("gap")]
+    assert list(book.receive(40, 40, 30)) == []
+    assert list(book.receive(50, 50, -1, is_snapshot=True)) == [Note("synced", 50, None, {})]
+
+
+def test_missing_trades_are_noted_with_the_ids_around_them() -> None:
+    trades = TradeChain()
+    assert list(trades.receive(7, 7)) == []
+    assert list(trades.receive(8, 10)) == []
+    assert list(trades.receive(13, 13)) == [Note("gap", 10, 13, {"cause": "missing"})]
+    trades.disconnected()
+    assert list(trades.receive(20, 20)) == [Note("gap", 13, 20, {"cause": "disconnect"})]
+
+
+def test_repeated_and_reset_trade_ids_are_no_holes() -> None:
+    trades = TradeChain()
+    trades.receive(7, 9)
+    assert list(trades.receive(8, 8)) == []
+    assert list(trades.receive(1, 1)) == []
+    assert list(trades.receive(2, 2)) == []

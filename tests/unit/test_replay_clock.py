@@ -1,0 +1,120 @@
+"""The recorder's clock on the exchange's, and the order in which things act and are seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmdata.datasets._kernel import SPLICE
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.market import Market
+from mmdata.replay.clock import map_clock, timeline
+from mmdata.replay.clock import recorded as recorded_span
+from mmdata.replay.sketch import EPOCH, Sketch
+
+MS = 1_000_000
+
+
+def recorded(behind_ms: float = 0) -> Market:
+    """Two messages and a trade with latencies of 3, 5 and 4 ms, by a clock that is behind."""
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102: 5}, latency=3 - behind_ms)
+    sketch.trade(10, "buy", 102, 1, latency=4 - behind_ms)
+    sketch.diff(20, {100: 6}, latency=5 - behind_ms)
+    return sketch.market()
+
+
+def test_the_least_latency_becomes_the_base_latency() -> None:
+    clock = map_clock(recorded(behind_ms=1270))
+    (session,) = clock.sessions
+    assert session.shift_ns == 1270 * MS - 2 * MS
+    assert (session.negative, session.timed) == (3, 3)
+    assert session.source == "least latency set to 1 ms"
+    times = timeline(recorded(behind_ms=1270), clock)
+    assert ((times.seen - EPOCH) / MS).tolist() == [0, 1, 23]  # the session's start is seen as it happens
+    assert ((times.acts - EPOCH) / MS).tolist() == [0, 0, 20]
+    assert ((times.trade_seen - EPOCH) / MS).tolist() == [12]
+
+
+def test_a_raw_clock_is_refused_when_anything_came_before_its_event() -> None:
+    with pytest.raises(UsageError) as caught:
+        map_clock(recorded(behind_ms=4), "raw")
+    assert caught.value.exit_code == 2
+    assert "1 of 3 messages and trades were received before their event, the worst by 1.000 ms" in str(
+        caught.value
+    )
+
+
+def test_a_raw_clock_that_is_right_is_taken_as_it_is() -> None:
+    clock = map_clock(recorded(), "raw")
+    assert [session.shift_ns for session in clock.sessions] == [0]
+    assert timeline(recorded(), clock).seen[-1] == EPOCH + 25 * MS
+
+
+def test_an_unknown_clock_is_refused() -> None:
+    with pytest.raises(UsageError, match="clock 'wall' is not known, expected mapped or raw"):
+        map_clock(recorded(), "wall")
+
+
+def test_each_session_has_its_own_shift() -> None:
+    market = recorded()
+    second = 1 << 40
+    both = replace(
+        market,
+        sessions=("a", "b"),
+        order=np.array([0, 1, second + 1]),
+        trades=replace(market.trades, order=np.array([2])),
+    )
+    clock = map_clock(both)
+    assert [session.shift_ns for session in clock.sessions] == [-2 * MS, -4 * MS]
+
+
+def test_a_session_without_event_times_is_not_shifted_and_says_so() -> None:
+    market = recorded()
+    unknown = np.full(3, -(2**63))
+    bare = replace(market, ts_event=unknown, trades=replace(market.trades, ts_event=unknown[:1]))
+    (session,) = map_clock(bare).sessions
+    assert (session.shift_ns, session.timed) == (0, 0)
+    assert session.source.startswith("none")
+    # Each left the exchange a base latency before it came.
+    assert timeline(bare, map_clock(bare)).acts[-1] == EPOCH + 24 * MS
+
+
+def test_nothing_acts_before_what_precedes_it_in_the_chain() -> None:
+    sketch = Sketch()
+    sketch.book(10, {100: 5}, {102: 5})
+    sketch.diff(8, {100: 6}, latency=3)
+    market = sketch.market()
+    assert ((timeline(market, map_clock(market)).acts - EPOCH) / MS).tolist() == [10, 10, 10]
+
+
+def test_a_book_asked_for_over_rest_does_not_hold_up_what_comes_behind_it() -> None:
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102: 5})
+    sketch.gap(500)
+    sketch.diff(20, {100: 6})
+    market = sketch.market()
+    market.columns.kind[2] = SPLICE
+    assert ((timeline(market, map_clock(market)).acts - EPOCH) / MS).tolist() == [0, 0, 0, 20]
+
+
+def test_trades_asked_for_later_take_their_place_by_their_own_time() -> None:
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102: 5})
+    sketch.trade(30, "buy", 102, 1)
+    sketch.trade(20, "buy", 102, 2, latency=900)
+    market = sketch.market()
+    market.trades.backfilled[1] = True
+    assert timeline(market, map_clock(market)).trade.tolist() == [1, 0]
+
+
+def test_a_recording_does_not_begin_with_an_old_trade_that_was_told_late() -> None:
+    sketch = Sketch()
+    sketch.trade(-9000, "buy", 102, 1, latency=9010)
+    sketch.book(0, {100: 5}, {102: 5})
+    sketch.diff(100, {100: 6})
+    market = sketch.market()
+    span = recorded_span(market, timeline(market, map_clock(market)), None, None)
+    assert span == (EPOCH, EPOCH + 100 * MS + 1)

@@ -1,0 +1,122 @@
+"""What a dead recorder left: closed, ingested, put away; nothing twice, nothing lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mmdata.datasets.layout import list_parts
+from mmdata.recorder.capture import CaptureWriter, Event, Header, format_event, read_segment
+from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.segments import capture_folder, finish_segment, pending, recover, recover_all
+from tests.builders import HEADER, LEVELS, depth, frame, rows
+
+
+def recorded(root: Path, count: int = 2, header: Header = HEADER) -> CaptureWriter:
+    writer = CaptureWriter(
+        capture_folder(root, header.exchange) / header.session, header, seconds=60, size=1 << 20
+    )
+    for number in range(count):
+        line = frame(number, depth(100 + 5 * number, *LEVELS))
+        writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
+    return writer
+
+
+def test_segment_of_a_killed_recorder_is_recovered_and_its_torn_line_said(tmp_path: Path) -> None:
+    writer = recorded(tmp_path)
+    os.write(writer.handle, b'1795262400000000009 0 {"stream":"btcus')
+    report, done = recover(tmp_path, "binance")
+    assert len(done) == 1
+    assert "the last line was torn; 38 bytes were cut off" in report.warnings[0]
+    assert len(rows(tmp_path, "depth")) == 6
+    assert [row["kind"] for row in rows(tmp_path, "events")] == ["torn"]
+    assert pending(tmp_path, "binance") == []
+
+
+def test_recovering_twice_is_recovering_once(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    recover(tmp_path, "binance")
+    assert recover(tmp_path, "binance")[1] == []
+    assert len(rows(tmp_path, "depth")) == 6
+
+
+def test_kept_capture_is_the_same_bytes_compressed(tmp_path: Path) -> None:
+    path = recorded(tmp_path).close()
+    original = path.read_bytes()
+    finish_segment(tmp_path, path, keep=True)
+    kept = path.with_name("000000.cap.zst")
+    with pa.input_stream(str(kept), compression="zstd") as stream:
+        assert bytes(stream.read()) == original
+    assert not path.exists()
+    assert [line.number for line in read_segment(kept).lines] == [0, 1]
+
+
+def test_capture_is_removed_only_after_its_rows_are_there(tmp_path: Path) -> None:
+    path = recorded(tmp_path).close()
+    finish_segment(tmp_path, path, keep=False)
+    assert [*path.parent.iterdir()] == []
+    assert len(rows(tmp_path, "depth")) == 6
+
+
+def test_crash_after_publishing_and_before_putting_the_capture_away_gives_no_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recorded(tmp_path).close()
+
+    def killed(source: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish_segment(tmp_path, path, keep=True)
+    monkeypatch.undo()
+    recover(tmp_path, "binance")
+    assert len(rows(tmp_path, "depth")) == 6
+    assert pending(tmp_path, "binance") == []
+
+
+def test_segment_that_cannot_be_ingested_stays_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    folder = capture_folder(tmp_path, "binance") / "20250101T000000Z-aaaaaa"
+    folder.mkdir(parents=True)
+    (folder / "000000.cap").write_bytes(b"# mmdata-capture 9 {}\n")
+    recorded(tmp_path).close()
+    report, done = recover(tmp_path, "binance")
+    assert len(done) == 1
+    assert "version 9" in report.warnings[0]
+    assert pending(tmp_path, "binance") == [folder / "000000.cap"]
+
+
+def test_empty_segment_of_a_recorder_killed_at_its_start_is_cleared_away(tmp_path: Path) -> None:
+    folder = capture_folder(tmp_path, "binance") / "20250101T000000Z-aaaaaa"
+    folder.mkdir(parents=True)
+    (folder / "000000.open").write_bytes(b"# mmdata-cap")
+    assert recover(tmp_path, "binance")[1] == []
+    assert pending(tmp_path, "binance") == []
+
+
+def test_segments_of_one_session_number_their_parts_on(tmp_path: Path) -> None:
+    writer = recorded(tmp_path)
+    first = writer.rotate()
+    writer.write(format_event(1_795_262_400_000_000_100, Event("session_end")))
+    line = frame(3, depth(110, *LEVELS))
+    writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
+    second = writer.close()
+    for path in (first, second):
+        finish_segment(tmp_path, path, keep=True)
+    assert [part.n for part in list_parts(tmp_path, "depth")] == [0, 1]
+    assert [row["frame"] for row in rows(tmp_path, "depth")] == [0] * 3 + [1] * 3 + [3] * 3
+
+
+def test_all_exchanges_are_recovered_but_not_beside_a_living_recorder(tmp_path: Path) -> None:
+    from mmdata.datasets.errors import UsageError
+
+    recorded(tmp_path)
+    with (
+        exchange_lock(capture_folder(tmp_path, "binance"), "binance"),
+        pytest.raises(UsageError, match="is being recorded"),
+    ):
+        recover_all(tmp_path)
+    assert len(recover_all(tmp_path)[1]) == 1

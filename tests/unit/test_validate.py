@@ -1,0 +1,192 @@
+"""The validator: each planted flaw is found, in its place, and a clean dataset has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.layout import Part, list_parts
+from mmdata.datasets.validation import Finding, validate
+from mmdata.datasets.validation.checks import latency, okx_checksum, trade_steps
+from mmdata.recorder.importing import import_sources
+from tests.builders import spot_lines
+
+Dataset = Callable[..., Path]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"".join(spot_lines()))
+    root = tmp_path / "data"
+    import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    return root
+
+
+def only(root: Path, table: str) -> Part:
+    [part] = list_parts(root, table, symbol="BTCUSDT")
+    return part
+
+
+def rewrite(root: Path, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    path = only(root, table).path
+    rows = pq.read_table(path, partitioning=None)
+    changed = change(rows)
+    if changed.column_names == rows.column_names:
+        changed = changed.cast(rows.schema)  # a changed column is as nullable as it was
+    pq.write_table(changed, path, store_decimal_as_integer=True)
+
+
+def findings(root: Path, severity: str = "error") -> list[Finding]:
+    return [finding for finding in validate(root).findings if finding.severity == severity]
+
+
+def test_clean_dataset_has_no_finding_of_severity_error(dataset: Path) -> None:
+    report = validate(dataset)
+    assert report.count("error") == 0
+    [figures] = report.symbols
+    assert (figures.messages, figures.chain_breaks, figures.trades) == (10, 0, 10)
+
+
+def test_message_that_was_lost_without_a_record_is_an_error_at_its_place(dataset: Path) -> None:
+    rewrite(dataset, "depth", lambda rows: rows.filter(pc.not_equal(rows["first_id"], 120)))
+    [found] = findings(dataset)
+    assert (found.check, found.frame) == ("chain", 9)
+    assert "does not continue the book at 119 (it builds on 125)" in found.sentence
+
+
+def test_trade_that_was_lost_without_a_record_is_an_error(dataset: Path) -> None:
+    rewrite(dataset, "trades", lambda rows: rows.filter(pc.not_equal(rows["trade_id"], 3)))
+    [found] = findings(dataset)
+    assert found.check == "trade ids"
+    assert "1 trades are missing between ids 2 and 4, not on record" in found.sentence
+
+
+def test_trade_that_stands_twice_is_a_warning(dataset: Path) -> None:
+    rewrite(dataset, "trades", lambda rows: pa.concat_tables([rows, rows.slice(rows.num_rows - 1)]))
+    assert "trade ids" in {finding.check for finding in findings(dataset, "warning")}
+
+
+def test_rows_out_of_order_are_an_error(dataset: Path) -> None:
+    rewrite(dataset, "trades", lambda rows: rows.take(pa.array([1, 0, *range(2, rows.num_rows)])))
+    assert "order" in {finding.check for finding in findings(dataset)}
+
+
+def test_clock_that_steps_back_is_a_warning(dataset: Path) -> None:
+    def step(rows: pa.Table) -> pa.Table:
+        times = rows["ts_recv"].cast(pa.int64()).to_pylist()
+        times[-1] -= 10_000_000_000
+        at = rows.column_names.index("ts_recv")
+        return rows.set_column(at, "ts_recv", pa.array(times, rows["ts_recv"].type))
+
+    rewrite(dataset, "trades", step)
+    [found] = [finding for finding in findings(dataset, "warning") if finding.check == "arrival"]
+    assert "steps back 1 times (by 9998.000 ms at most)" in found.sentence
+    assert found.count == 1
+
+
+def test_book_that_is_crossed_is_an_error(dataset: Path) -> None:
+    def cross(rows: pa.Table) -> pa.Table:
+        price = pc.if_else(
+            pc.equal(rows["first_id"], 150), pa.scalar("100.30").cast(rows["price"].type), rows["price"]
+        )
+        return rows.set_column(rows.column_names.index("price"), "price", price)
+
+    rewrite(dataset, "depth", cross)
+    assert findings(dataset) == []  # locked: bid equals ask
+    rewrite(dataset, "depth", lambda rows: _set_price(rows, 150, "100.40"))
+    assert [finding.check for finding in findings(dataset)] == ["crossed"]
+
+
+def _set_price(rows: pa.Table, first_id: int, price: str) -> pa.Table:
+    kind = rows["price"].type
+    changed = pc.if_else(pc.equal(rows["first_id"], first_id), pa.scalar(price).cast(kind), rows["price"])
+    return rows.set_column(rows.column_names.index("price"), "price", changed)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
+def test_damaged_file_is_named_and_the_others_are_still_read(dataset: Path, content: bytes) -> None:
+    path = only(dataset, "trades").path
+    path.write_bytes(content)
+    [found] = findings(dataset)
+    assert found.check == "file"
+    assert found.file == str(path)
+    assert validate(dataset).exit_code() == 1
+
+
+def test_file_of_another_schema_is_named(dataset: Path) -> None:
+    rewrite(dataset, "trades", lambda rows: rows.drop_columns(["flags"]))
+    [found] = findings(dataset)
+    assert "is not of schema version 1: flags differ" in found.sentence
+
+
+def test_rows_of_another_date_are_an_error(dataset: Path) -> None:
+    part = only(dataset, "trades")
+    other = part.path.parents[1] / "date=2024-08-07"
+    other.mkdir()
+    part.path.rename(other / part.path.name)
+    assert [finding.check for finding in findings(dataset)] == ["partition"]
+
+
+def test_book_without_a_snapshot_is_an_error(dataset: Path) -> None:
+    only(dataset, "snapshots").path.unlink()
+    assert [finding.check for finding in findings(dataset)] == ["book"]
+
+
+def test_nothing_to_validate_is_wrong_usage(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it holds binance BTCUSDT"):
+        validate(dataset, symbol="ETHUSDT")
+    with pytest.raises(UsageError, match="it holds nothing"):
+        validate(tmp_path / "none")
+
+
+def test_captures_that_wait_for_ingest_are_named(dataset: Path) -> None:
+    folder = dataset / ".captures" / "okx" / "s"
+    folder.mkdir(parents=True)
+    (folder / "000000.cap").touch()
+    [found] = findings(dataset, "info")
+    assert found.check == "pending"
+    assert "mmdata recover" in found.sentence
+
+
+def test_report_is_plain_json(dataset: Path) -> None:
+    import json
+
+    plain: dict[str, Any] = json.loads(json.dumps(validate(dataset).to_json_dict()))
+    assert plain["schema"] == 1
+    assert plain["symbols"][0]["trades"] == 10
+
+
+def test_okx_checksum_reproduces_the_published_vectors() -> None:
+    from decimal import Decimal
+
+    tick, lot = Decimal("0.1"), Decimal(1)
+    bids, asks = [(33661, 7)], [(33668, 9), (33680, 8), (33720, 8)]
+    assert okx_checksum(bids, asks, tick, lot) == 831078360
+    assert okx_checksum([(33661, 7), (33660, 6)], [(33668, 9), (33680, 8)], tick, lot) == -1881014294
+
+
+def test_latency_counts_what_is_negative_and_skips_what_has_no_time() -> None:
+    import numpy as np
+
+    from mmdata.datasets.market import NO_TIME
+
+    found = latency("depth", np.array([10, 20, 30, 40]), np.array([5, 25, NO_TIME, 30]))
+    assert found is not None
+    assert (found.count, found.min, found.max, found.negative_share) == (3, -5, 10, 1 / 3)
+    assert latency("bbo", np.array([1]), np.array([NO_TIME])) is None
+
+
+def test_trade_steps_tell_holes_from_repeats_of_aggregates() -> None:
+    import numpy as np
+
+    steps = trade_steps(np.array([1, 4, 8, 8]), np.array([3, 6, 8, 9]))
+    assert steps.holes.tolist() == [2]
+    assert steps.repeats.tolist() == [3]
