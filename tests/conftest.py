@@ -19,12 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the run with one line that counts skips by reason."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not isinstance(reporter, pytest.TerminalReporter):
+        return
     reasons = Counter(
-        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+        report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", [])
     )
     counted = "; ".join(f"{count} skipped: {reason}" for reason, count in reasons.most_common())
-    terminalreporter.write_line(counted or "0 skipped")
+    reporter.write_line(counted or "0 skipped")
 
 
 @pytest.fixture(scope="session")

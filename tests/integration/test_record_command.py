@@ -31,6 +31,7 @@ from tests.integration.conftest import (
 )
 
 Start = Callable[..., RunningSandbox]
+DEAD_HTTP, DEAD_WS = "http://127.0.0.1:1", "ws://127.0.0.1:1"
 CONFIGS = sorted((REPOSITORY / "config").glob("*.yaml"))
 
 
@@ -167,9 +168,30 @@ def test_port_where_nothing_listens_is_exit_3_with_a_sentence(tmp_path: Path) ->
     job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue], connect_timeout="1s")
     run = mmdata("record", job)
     assert run.returncode == 3
-    assert "binance: not one frame came from ws://127.0.0.1" in run.stderr
-    assert "within 1 s (connect_timeout)" in run.stderr
+    assert f"not one frame came from binance at ws://127.0.0.1:{port}" in run.stderr
+    assert "connect_timeout is 1s" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_venue_that_stays_silent_does_not_end_the_recording_of_the_other(
+    tmp_path: Path, sandbox: Start
+) -> None:
+    running = sandbox()
+    dead = {"exchange": "okx", "symbols": ["BTC-USDT"], "rest_url": DEAD_HTTP, "ws_url": DEAD_WS}
+    venues = [running.venue("binance", ["BTCUSDT"]), dead]
+    job = write_job(
+        tmp_path / "job.yaml",
+        root=str(tmp_path / "data"),
+        venues=venues,
+        connect_timeout="1s",
+        duration="4s",
+    )
+    run = mmdata("record", job)
+    assert run.returncode == 3
+    assert "not one frame came from okx" in run.stderr
+    assert "the other venues are recorded" in run.stderr
+    assert validate(tmp_path / "data", exchange="binance").count("error") == 0
+    assert len(list_parts(tmp_path / "data", "trades", exchange="binance")) == 1
 
 
 def test_symbol_that_the_venue_does_not_have_is_exit_2_naming_it(tmp_path: Path, sandbox: Start) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.datasets._kernel import DIFF, GAP, REPLACE, SPLICE, Columns
+from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SPLICE, Columns
 from mmdata.datasets.book import Book, rebuild
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
 from mmdata.recorder.booksync import BookSync, Note
@@ -53,6 +53,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("diff"), st.integers(1, 4), st.integers(0, 2)),  # width, ids skipped before it
         st.tuples(st.just("snapshot"), st.integers(-6, 3), st.just(0)),  # id relative to the stream
+        st.tuples(st.just("disconnect"), st.just(0), st.just(0)),
     ),
     min_size=1,
     max_size=40,
@@ -81,14 +82,17 @@ def test_recorder_and_kernel_agree_on_when_a_spliced_book_is_valid(
             kinds.append(DIFF)
             ids.append((first, last, prev))
             actions = sync.receive(first, last, prev)
+            synced.append(sync.synced)
+        elif what == "disconnect":
+            actions = sync.disconnected()
         else:
             kinds.append(SPLICE)
             ids.append((NO_ID, last + number, NO_ID))
             actions = sync.receive_snapshot(last + number)
-        synced.append(sync.synced)
+            synced.append(sync.synced)
         for action in actions:
             if isinstance(action, Note) and action.kind == "gap":
-                kinds.append(GAP)
+                kinds.append(GAP if action.next_id is not None else GAP_OPEN)
                 ids.append((NO_ID, NO_ID, NO_ID))
                 synced.append(sync.synced)
     tops = rebuild(columns(kinds, ids, [[] for _ in kinds]), chain)

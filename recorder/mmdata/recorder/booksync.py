@@ -85,8 +85,9 @@ class BookSync:
         return self._splice()
 
     def disconnected(self) -> Sequence[Action]:
-        """Say that the stream ended: what comes next cannot continue the book."""
-        noted = self._gap(None, "disconnect") if self.synced else _NOTHING
+        """Say that the stream ended: what comes next cannot continue the book, nor what is buffered."""
+        begun = self.synced or self._buffer or self._snapshot is not None
+        noted = self._gap(None, "disconnect") if begun else _NOTHING
         self.synced = False
         self._buffer.clear()
         self._snapshot = None

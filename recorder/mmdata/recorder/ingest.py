@@ -336,9 +336,13 @@ class _Published:
         self._next: dict[str, int] = defaultdict(int)
         self._wide: set[str] = set()
         for table in TABLES:
-            for part in list_parts(root, table, exchange=exchange):
-                if part.session == session:
-                    self.add(part.partition, part.n, _last_frame(part.path))
+            latest = {
+                part.partition: part
+                for part in list_parts(root, table, exchange=exchange)
+                if part.session == session  # in the order of their numbers: the last of each stays
+            }
+            for part in latest.values():
+                self.add(part.partition, part.n, _last_frame(part.path))
 
     def add(self, partition: Partition, n: int, last_frame: int) -> None:
         self._highest[partition] = max(last_frame, self.highest_frame(partition))

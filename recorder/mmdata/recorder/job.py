@@ -98,10 +98,12 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         addresses = stack.enter_context(_addresses(job))
         started = datetime.now(UTC)
         recordings = [_Recording(job, venue, root, addresses[venue.exchange], ingest) for venue in job.venues]
+        begun_s = time.monotonic()
         failure = await _run(job, window, stop, recordings, progress)
+        tried_s = time.monotonic() - begun_s
         if not isinstance(failure, DiskError):
             await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
-        failure = failure or ingest.disk_error
+        failure = failure or ingest.disk_error or _silence(job, recordings, tried_s)
         if failure is not None:
             raise failure
         venues = [recording.report() for recording in recordings]
@@ -131,7 +133,10 @@ async def _run(
     progress: Progress | None,
 ) -> Exception | None:
     """Record all venues until ``stop``; return what failed, if anything did."""
-    watchers = [asyncio.create_task(_end(job, window, stop))]
+    watchers = [
+        asyncio.create_task(_end(job, window, stop)),
+        asyncio.create_task(_give_up_without_a_frame(job, recordings, stop)),
+    ]
     if progress is not None:
         watchers.append(asyncio.create_task(_tell(recordings, progress)))
     try:
@@ -187,6 +192,29 @@ async def _end(job: Job, window: Opening | None, stop: asyncio.Event) -> None:
         stop.set()
 
 
+async def _give_up_without_a_frame(job: Job, recordings: Sequence[_Recording], stop: asyncio.Event) -> None:
+    """Stop when no venue has sent a frame in time; once one has, the others are tried to the end."""
+    waiting = [asyncio.create_task(recording.first_frame.wait()) for recording in recordings]
+    done, _ = await asyncio.wait(
+        waiting, timeout=seconds(job.connect_timeout), return_when=asyncio.FIRST_COMPLETED
+    )
+    if not done:
+        stop.set()
+
+
+def _silence(job: Job, recordings: Sequence[_Recording], tried_s: float) -> VenueError | None:
+    """Return the error of the venues that never sent a frame, if they had their time to."""
+    silent = [recording for recording in recordings if not recording.counts.frames]
+    if not silent or tried_s < seconds(job.connect_timeout):
+        return None
+    places = ", ".join(f"{recording.exchange} at {recording.url}" for recording in silent)
+    others = "" if len(silent) == len(recordings) else "; the other venues are recorded"
+    return VenueError(
+        f"not one frame came from {places} (connect_timeout is {job.connect_timeout}); the captures hold "
+        f"what was tried{others}"
+    )
+
+
 async def _tell(recordings: Sequence[_Recording], progress: Progress) -> None:
     while True:
         await asyncio.sleep(_STATUS_INTERVAL_S)
@@ -215,6 +243,7 @@ class _Recording:
         rest_url, ws_url = addresses
         self._rest = RestClient(rest_url)
         stream = open_stream(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
+        self.url = stream.url
         started = time.time_ns()
         name = datetime.fromtimestamp(started / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
         self._session_id = f"{name}-{''.join(secrets.choice(_BASE32) for _ in range(6))}"
@@ -242,13 +271,16 @@ class _Recording:
             venue.symbols,
             self._rest,
             self._writer,
-            connect_timeout_s=seconds(job.connect_timeout),
             on_segment=self._rotate,
         )
 
     @property
     def counts(self) -> Counts:
         return self._session.counts
+
+    @property
+    def first_frame(self) -> asyncio.Event:
+        return self._session.first_frame
 
     async def run(self, stop: asyncio.Event, window: Opening | None) -> None:
         """Record until ``stop``, then close the capture and hand it to ingest, whatever happened."""
@@ -261,9 +293,6 @@ class _Recording:
             if window is not None and datetime.now(UTC) >= window.end:
                 note(Event("window_close", detail={"end": str(window.end)}))
             note(Event("session_end", detail=self._ending()))
-        except VenueError as error:
-            note(Event("session_end", detail={"error": str(error)}))
-            raise
         finally:
             self._rest.close()
             self._ingest.submit(self.exchange, self._writer.close())

@@ -69,14 +69,12 @@ class VenueSession:
         rest: RestClient,
         writer: CaptureWriter,
         *,
-        connect_timeout_s: float,
         on_segment: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._symbols = tuple(symbols)
         self._rest = rest
         self._writer = writer
-        self._connect_timeout_s = connect_timeout_s
         self._on_segment = on_segment
         # Without a book channel there is nothing to keep in sync, and no snapshot to ask for.
         self._books = {symbol: BookSync(stream.chain) for symbol in symbols if stream.has_books}
@@ -86,14 +84,14 @@ class VenueSession:
         self._rest_answers = 0
         self._conn = -1
         self._socket: ClientConnection | None = None
-        self._first_frame = asyncio.Event()
         self._last_frame_s = 0.0
         self._unreadable = 0
         self._draw = random.Random()  # noqa: S311 jitter
+        self.first_frame = asyncio.Event()
         self.counts = Counts(synced=dict.fromkeys(self._books, False))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Record until ``stop`` is set. VenueError: not one frame came in time. DiskError: disk full."""
+        """Record until ``stop`` is set. ConfigError: a symbol is unknown. DiskError: the disk is full."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -101,7 +99,6 @@ class VenueSession:
                     tasks.create_task(self._keep_connected()),
                     tasks.create_task(self._read_instruments()),
                     tasks.create_task(self._keep_house()),
-                    tasks.create_task(self._give_up_without_a_frame()),
                 ]
                 await stop.wait()
                 for worker in [*workers, *self._asking.values()]:
@@ -186,7 +183,7 @@ class VenueSession:
             counts.bytes += len(message)
             self._last_frame_s = loop.time()
             if counts.frames == 1:
-                self._first_frame.set()
+                self.first_frame.set()
             self._look(message)
 
     async def _send(self, message: bytes) -> None:
@@ -373,17 +370,6 @@ class VenueSession:
                 silent_since = self._last_frame_s
                 self.note(Event("silence", conn=self._conn, detail={"seconds": round(silence_s)}))
                 _log.warning("%s: no frame for %.0f s", self._stream.exchange, silence_s)
-
-    async def _give_up_without_a_frame(self) -> None:
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                await self._first_frame.wait()
-        except TimeoutError:
-            raise VenueError(
-                f"{self._stream.exchange}: not one frame came from {self._stream.url} within "
-                f"{self._connect_timeout_s:g} s (connect_timeout); recording ends, "
-                f"{self._writer.path} holds what was tried"
-            ) from None
 
 
 def _problem(
