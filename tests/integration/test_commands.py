@@ -85,6 +85,27 @@ def test_each_table_of_the_demo_is_read_by_polars(demo: tuple[Path, dict[str, An
         assert set(rows["exchange"]) == {"binance", "okx"}, table
 
 
+def test_example_reads_the_demo(demo: tuple[Path, dict[str, Any], str]) -> None:
+    root, _, _ = demo
+    run = subprocess.run(
+        [
+            sys.executable,
+            REPOSITORY / "examples/spread_and_depth.py",
+            root,
+            "--exchange",
+            "okx",
+            "--symbol",
+            "BTC-USDT",
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "spread" in run.stdout
+
+
 def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[str, Any], str]) -> None:
     root, _, _ = demo
     told = ("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", "--seed", "3", "--json")

@@ -108,7 +108,7 @@ def test_everything_else_that_was_sent_is_recorded_byte_for_byte(recording: Reco
     assert received == [frame.frame for frame in sent[: len(received)]]
     # What is missing at the end was still under way when the recorder hung up.
     tail = sent[len(received) :]
-    assert all(frame.ts > lines[-1].ts_recv - 200_000_000 for frame in tail)
+    assert all(frame.ts > lines[-1].ts_recv - 1_000_000_000 for frame in tail)
     assert len(received) > 2_000
 
 
