@@ -2,7 +2,8 @@
 
     python benchmarks/first_light.py [--rounds 5]
 
-Reads the real captures (MMDATA_SHARED, default ../shared). Nothing is asserted: the later issues measure against peers, this is where they start from.
+Reads the real captures (MMDATA_SHARED, default ../shared). Nothing is asserted: the later issues measure
+against peers, and this is where they start from.
 """
 
 from __future__ import annotations

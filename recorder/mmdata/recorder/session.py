@@ -154,9 +154,10 @@ class VenueSession:
         return f"{self._stream.url}: {reason}"
 
     async def _open_streams(self) -> None:
-        for message in self._stream.opening():
+        messages = self._stream.opening()
+        for message in messages:
             await self._send(message)
-        if not self._stream.opening():  # the address subscribed
+        if not messages:  # the address subscribed
             for symbol in self._symbols:
                 self.note(Event("subscribed", conn=self._conn, symbol=symbol))
         for symbol, book in self._books.items():
