@@ -82,6 +82,7 @@ def test_segment_reads_back_what_was_written_with_running_numbers(tmp_path: Path
     first = capture.rotate()
     capture.write(format_sent(11, 0, b"ping"))
     second = capture.close()
+    assert second is not None
     assert [first.name, second.name] == ["000000.cap", "000001.cap"]
     read = [read_segment(path) for path in (first, second)]
     assert [[line.number for line in segment.lines] for segment in read] == [[0], [1]]
@@ -122,7 +123,9 @@ def test_short_write_is_cut_back_to_the_last_whole_line(
     assert capture.path.read_bytes() == before
     monkeypatch.undo()
     capture.write(b"3 0 {}\n")  # space has come back: appending goes on behind the last whole line
-    assert [line.ts_recv for line in read_segment(capture.close()).lines] == [1, 3]
+    closed = capture.close()
+    assert closed is not None
+    assert [line.ts_recv for line in read_segment(closed).lines] == [1, 3]
 
 
 def test_file_that_is_no_capture_is_refused_by_name(tmp_path: Path) -> None:
@@ -137,3 +140,27 @@ def test_capture_of_another_version_is_refused(tmp_path: Path) -> None:
     path.write_text("# mmdata-capture 9 {}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="version 9, this mmdata reads 1"):
         read_segment(path)
+
+
+def test_segment_whose_header_finds_no_room_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "write", lambda handle, line: 0)
+    with pytest.raises(DiskError, match="only part of a line"):
+        writer(tmp_path)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_next_segment_that_cannot_be_made_is_told_and_the_closed_one_is_not_closed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = writer(tmp_path)
+    capture.write(b"1 0 {}\n")
+
+    def full(*args: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(DiskError, match=r"cannot be closed|000001\.open: cannot be made"):
+        capture.rotate()
+    assert capture.close() is None

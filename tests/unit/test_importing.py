@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_torn_last_line_is_a_warning_and_an_event_and_all_before_it_is_kept(tmp_
 def test_compressed_file_that_ends_early_gives_what_could_be_unpacked(tmp_path: Path) -> None:
     content = gzip.compress(b"".join(spot_lines(count=400)))[:-200]
     report = imported(tmp_path, content)
-    assert "the compressed file ends early" in report.ingest.warnings[0]
+    assert "the compressed file ends early or is damaged" in report.ingest.warnings[0]
     assert 0 < report.ingest.decoded < 800
 
 
@@ -128,3 +129,45 @@ def test_tick_and_lot_of_the_user_stand_in_the_instruments(tmp_path: Path) -> No
     )
     [row] = rows(tmp_path / "data", "instruments")
     assert (row["source"], row["tick_size"], row["lot_size"]) == ("user", Decimal("0.01"), Decimal("0.00001"))
+
+
+@pytest.mark.parametrize("damage", [lambda gz: gz + b"trailing garbage", lambda gz: gz[:-8] + b"\0" * 8])
+def test_compressed_file_that_is_damaged_gives_what_could_be_unpacked(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    report = imported(tmp_path, damage(gzip.compress(b"".join(spot_lines()))))
+    assert report.ingest.decoded == 20
+    assert "is damaged" in report.ingest.warnings[0]
+
+
+@pytest.mark.parametrize("grid", [("0", "1"), ("-0.01", "1"), ("0.01", "abc"), ("inf", "1")])
+def test_tick_or_lot_that_is_no_positive_number_is_refused_before_anything(
+    tmp_path: Path, grid: tuple[str, str]
+) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"".join(spot_lines()))
+    with pytest.raises(UsageError, match="expected a positive number"):
+        import_sources(
+            [path],
+            tmp_path / "data",
+            source_format="hftbacktest",
+            exchange="binance",
+            symbol="BTCUSDT",
+            grid={"BTCUSDT": grid},
+        )
+    assert not (tmp_path / "data").exists()
+
+
+def test_symbol_that_no_frame_has_is_warned_of(tmp_path: Path) -> None:
+    report = imported(tmp_path, b"".join(spot_lines()), symbol="btcusdt")
+    assert "no frame of btcusdt is in" in report.ingest.warnings[0]
+
+
+def test_symbol_beside_our_own_captures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave them out"):
+        import_sources([tmp_path / "x.cap"], tmp_path, source_format="mmdata", symbol="BTCUSDT")
+
+
+def test_very_long_line_takes_time_in_proportion(tmp_path: Path) -> None:
+    report = imported(tmp_path, b"x" * 50_000_000 + b"\n" + b"".join(spot_lines()))
+    assert (report.ingest.quarantined, report.ingest.decoded) == (1, 20)

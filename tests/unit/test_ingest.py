@@ -22,7 +22,8 @@ from mmdata.recorder.capture import (
     format_rest,
     parse_line,
 )
-from tests.builders import DAY, LEVELS, NOON, depth, frame, rows, run
+from mmdata.recorder.ingest import Ingest
+from tests.builders import DAY, LEVELS, NOON, SESSION, depth, frame, rows, run
 
 
 def files(root: Path) -> dict[Path, bytes]:
@@ -119,6 +120,89 @@ def test_part_splits_at_utc_midnight_of_the_receive_time(tmp_path: Path) -> None
     run(tmp_path, lines)
     assert [part.partition.date for part in list_parts(tmp_path, "depth")] == ["2026-11-21", "2026-11-22"]
     assert [row["frame"] for row in rows(tmp_path, "depth")] == [0, 0, 0, 1, 1, 1]
+
+
+def test_clock_that_steps_back_over_midnight_keeps_the_order_of_arrival(tmp_path: Path) -> None:
+    late = NOON + DAY // 2
+    stamps = [late - 5, late + 1, late - 4, late - 3, late + 2]
+    run(tmp_path, [frame(i, depth(100 + 5 * i, *LEVELS), ts=ts - i) for i, ts in enumerate(stamps)])
+    parts = list_parts(tmp_path, "depth")
+    assert [part.partition.date[-2:] for part in parts] == ["21", "22", "21", "22"]
+    assert [row["frame"] for row in rows(tmp_path, "depth")] == [f for f in range(5) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1,"s":"BTCUSDT","t":9223372036854775808,'
+        b'"p":"1","q":"2","T":1,"m":true}}',
+        b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161255208000000,"s":"BTCUSDT","t":1,'
+        b'"p":"1","q":"2","T":1723161255208000000,"m":true}}',
+        b'{"result":' + b"[" * 100_000,
+        b'{"e":"depthUpdate","E":-1,"s":"X","U":1,"u":1,"b":[],"a":[]}',
+    ],
+    ids=["id beyond 64 bits", "time in ns", "nested too deep", "time below zero"],
+)
+def test_frame_with_a_number_that_no_table_holds_is_quarantined(tmp_path: Path, message: bytes) -> None:
+    report = run(tmp_path, [frame(0, message), frame(1, depth(100, *LEVELS))])
+    assert (report.quarantined, report.decoded) == (1, 1)
+
+
+def test_okx_numbers_beyond_their_columns_are_quarantined(tmp_path: Path) -> None:
+    texts = [
+        b'{"arg":{"channel":"books","instId":"X-Y"},"action":"update","data":[{"asks":[["1","1","0","9999999999"]],'
+        b'"bids":[],"ts":"1","seqId":2,"prevSeqId":1}]}',
+        b'{"arg":{"channel":"books","instId":"X-Y"},"action":"update","data":[{"asks":[],"bids":[],"ts":"1",'
+        b'"checksum":99999999999,"seqId":2,"prevSeqId":1}]}',
+        b'{"arg":{"channel":"trades","instId":"X-Y"},"data":[{"instId":"X-Y","tradeId":"9223372036854775808",'
+        b'"px":"1","sz":"1","side":"buy","ts":"1"}]}',
+    ]
+    ingest = Ingest(tmp_path, "okx", SESSION, {})
+    for number, text in enumerate(texts):
+        ingest.take(frame(number, text))
+    ingest.flush()
+    assert ingest.report.quarantined == 3
+
+
+def test_instrument_whose_tick_is_no_text_is_quarantined(tmp_path: Path) -> None:
+    body = {"symbols": [{"symbol": "X", "filters": [{"filterType": "PRICE_FILTER", "tickSize": 0.01}]}]}
+    answer = RestAnswer(1, "u", 200, {}, json.dumps(body), "instruments", "X")
+    report = run(tmp_path, [parse_line(0, format_rest(NOON, 0, answer)[:-1])])
+    assert (report.quarantined, report.rest) == (1, 0)
+
+
+def test_wide_symbol_ingested_again_changes_nothing(tmp_path: Path) -> None:
+    fine = depth(105, [["0.000000000123", "1"]], [], "SHIBBTC")
+    first = [frame(0, depth(100, *LEVELS, "SHIBBTC"))]
+    second = [frame(1, fine)]
+    for lines in (first, second):
+        run(tmp_path, lines)
+    before = files(tmp_path)
+    for lines in (first, second):
+        assert not run(tmp_path, lines).rows
+    assert files(tmp_path) == before
+
+
+def test_symbol_that_turned_wide_is_told_also_when_ingest_was_killed_before_it_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        frame(0, depth(100, *LEVELS, "SHIBBTC")),
+        frame(1, depth(105, [["0.000000000123", "1"]], [], "SHIBBTC")),
+    ]
+
+    def killed(*args: Any) -> Path:
+        if args[1].table == "events":
+            raise DiskError("the disk is full")
+        return publish(*args)
+
+    monkeypatch.setattr("mmdata.recorder.ingest.publish", killed)
+    with pytest.raises(DiskError):
+        run(tmp_path, lines)
+    monkeypatch.undo()
+    run(tmp_path, lines)
+    assert [(row["kind"], row["frame"]) for row in rows(tmp_path, "events")] == [("instrument", 1)]
+    assert len(rows(tmp_path, "depth")) == 4
 
 
 def test_same_lines_again_change_nothing(tmp_path: Path) -> None:

@@ -377,3 +377,38 @@ def test_torn_last_line_of_the_truth_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "truth" / "frames.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     assert read_truth(tmp_path / "truth").frames == truth.frames[:-1]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 30_000, "9" * 5_000, '{"id":"\\ud800","method":"\\ud800","op":"\\ud800"}']
+)
+@pytest.mark.parametrize("path", ["/ws", "/ws/v5/public"])
+def test_message_that_no_parser_takes_is_answered_with_an_error_that_can_be_sent(
+    path: str, text: str
+) -> None:
+    desk: Desk = (
+        BinanceDesk(LiveBinance(_markets("binance", 1, 0), None, _T0), None, DropPlan(()))
+        if path == "/ws"
+        else OkxDesk(LiveOkx(_markets("okx", 1, 0), None, _T0, 60.0), None, DropPlan(()))
+    )
+    session = desk.session(path, 1)
+    assert session is not None
+    [reaction] = session.receive(text, _T0)
+    assert isinstance(reaction, Send)
+    assert json.loads(reaction.text.encode()).keys() & {"code", "event"}
+
+
+def test_drop_waits_for_a_diff_stream_and_for_somebody_to_withhold_it_from(tmp_path: Path) -> None:
+    truth = TruthWriter(tmp_path / "truth", SandboxOptions(), MARKETS)
+    content = LiveBinance(_markets("binance", 7, 20), truth, _T0)
+    desk = BinanceDesk(content, truth, DropPlan((1.0,)))
+    client = _Client(desk, 1, "/stream?streams=btcusdt@depth5@100ms/btcusdt@depth@100ms")
+    client.ask(None, _T0, truth)
+    desk.forget(client.connection)
+    now_ns = _run(desk, 2)  # due while nobody listens
+    again = _Client(desk, 2, "/stream?streams=btcusdt@depth@100ms")
+    again.ask(None, now_ns, truth)
+    _run(desk, 1, now_ns)
+    truth.close()
+    [dropped] = read_truth(tmp_path / "truth").dropped
+    assert dropped.ts > now_ns

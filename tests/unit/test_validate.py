@@ -69,9 +69,36 @@ def test_trade_that_was_lost_without_a_record_is_an_error(dataset: Path) -> None
     assert "1 trades are missing between ids 2 and 4, not on record" in found.sentence
 
 
-def test_trade_that_stands_twice_is_a_warning(dataset: Path) -> None:
+def test_trade_whose_row_stands_twice_is_an_error(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: pa.concat_tables([rows, rows.slice(rows.num_rows - 1)]))
-    assert "trade ids" in {finding.check for finding in findings(dataset, "warning")}
+    assert [finding.check for finding in findings(dataset)] == ["trade ids"]
+
+
+def test_every_row_twice_is_an_error_in_each_table(dataset: Path) -> None:
+    for table in ("depth", "trades"):
+        rewrite(dataset, table, lambda rows: pa.concat_tables([rows, rows]).sort_by("frame"))
+    found = {finding.check: finding.count for finding in findings(dataset)}
+    assert found == {"doubled": 10, "trade ids": 10}
+
+
+def test_trade_that_the_venue_sent_again_is_a_warning(dataset: Path) -> None:
+    def again(rows: pa.Table) -> pa.Table:
+        last = rows.slice(rows.num_rows - 1)
+        frame = pa.array([last["frame"][0].as_py() + 1], pa.int64())
+        return pa.concat_tables([rows, last.set_column(1, "frame", frame).cast(rows.schema)])
+
+    rewrite(dataset, "trades", again)
+    assert findings(dataset) == []
+    assert "1 trades were sent again" in next(
+        finding.sentence for finding in findings(dataset, "warning") if finding.check == "trade ids"
+    )
+
+
+def test_part_that_is_published_again_is_an_error(dataset: Path) -> None:
+    part = only(dataset, "trades")
+    (part.path.with_name(part.path.name.replace("-000000.", "-000001."))).write_bytes(part.path.read_bytes())
+    assert findings(dataset)[0].check == "order"
+    assert "rows stand twice, or out of order" in findings(dataset)[0].sentence
 
 
 def test_rows_out_of_order_are_an_error(dataset: Path) -> None:
@@ -135,6 +162,106 @@ def test_rows_of_another_date_are_an_error(dataset: Path) -> None:
     assert [finding.check for finding in findings(dataset)] == ["partition"]
 
 
+def test_recorded_hole_in_binance_aggregates_is_a_warning(tmp_path: Path) -> None:
+    lines = []
+    for i in (1, 2, 5):
+        data = (
+            f'{{"e":"aggTrade","E":1,"s":"BTCUSDT","a":{i},"p":"1","q":"1","f":{10 * i},"l":{10 * i + 9},'
+            f'"T":1,"m":true,"M":true}}'
+        )
+        stamp = 1_723_161_253_000_000_000 + i
+        lines.append(f'{stamp} {{"stream":"btcusdt@aggTrade","data":{data}}}\n'.encode())
+    path = tmp_path / "source"
+    path.write_bytes(b"".join(lines))
+    root = tmp_path / "data"
+    import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    report = validate(root)
+    assert report.count("error") == 0
+    [found] = [finding for finding in report.findings if finding.check == "trade ids"]
+    assert "2 trades are missing between ids 2 and 5, on record" in found.sentence
+
+
+def test_symbol_with_only_a_ticker_is_no_error(tmp_path: Path) -> None:
+    text = b'{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
+    path = tmp_path / "source"
+    path.write_bytes(b"1723161253000000000 " + text + b"\n")
+    root = tmp_path / "data"
+    import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    assert validate(root).findings == []
+
+
+def test_damaged_file_of_no_single_symbol_is_named(dataset: Path) -> None:
+    [path, *_] = (dataset / "events").glob("*/symbol=_/*/*.parquet")
+    path.write_bytes(b"")
+    [found] = findings(dataset)
+    assert (found.check, found.file) == ("file", str(path))
+
+
+def test_torn_end_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"".join(spot_lines())[:-5])
+    root = tmp_path / "data"
+    import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    assert "torn" in {finding.check for finding in findings(root, "warning")}
+
+
+def test_time_between_two_sessions_counts_for_no_share(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for at, lines in enumerate((spot_lines(), spot_lines(count=40, skip=tuple(range(13)))[1:])):
+        path = tmp_path / f"source{at}"
+        later = [
+            b"%d %s" % (int(line.split(b" ", 1)[0]) + at * 36 * 10**12, line.split(b" ", 1)[1])
+            for line in lines
+        ]
+        path.write_bytes(b"".join(later))
+        import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    [figures] = validate(root).symbols
+    assert 0.2 < figures.valid_share < 0.5  # the second session has no snapshot, and does not continue
+
+
+def test_only_the_date_that_is_asked_for_is_checked(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    crossing = [line.replace(b"100.20", b"100.40") if b'"U":150' in line else line for line in spot_lines()]
+    late = [b"%d %s" % (int(x.split(b" ", 1)[0]) + 86_400 * 10**9, x.split(b" ", 1)[1]) for x in spot_lines()]
+    for at, lines in enumerate((crossing, late)):
+        path = tmp_path / f"source{at}"
+        path.write_bytes(b"".join(lines))
+        import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    days = ["2024-08-08", "2024-08-09"]
+    reports = [validate(root, date=day) for day in days]
+    assert ["crossed" in {finding.check for finding in report.findings} for report in reports] == [
+        True,
+        False,
+    ]
+    assert [report.symbols[0].messages for report in reports] == [10, 10]
+    assert validate(root, date="2024-08-10").symbols == []
+    with pytest.raises(UsageError, match="date 'garbage' is none, expected YYYY-MM-DD"):
+        validate(root, date="garbage")
+
+
+def test_venue_price_off_the_books_grid_is_unequal(tmp_path: Path) -> None:
+    data = b'{"u":109,"s":"BTCUSDT","b":"100.2%s","B":"1.25","a":"100.3","A":"5.5"}'
+    ticker = b'{"stream":"btcusdt@bookTicker","data":%s}' % data
+    reports = []
+    for name, more in (("right", b"0"), ("wrong", b"099")):
+        lines = spot_lines()
+        stamp = lines[1].split(b" ", 1)[0]
+        path = tmp_path / name
+        path.write_bytes(b"".join([*lines, stamp + b" " + ticker % more + b"\n"]))
+        root = tmp_path / f"data-{name}"
+        import_sources(
+            [path],
+            root,
+            source_format="hftbacktest",
+            exchange="binance",
+            symbol="BTCUSDT",
+            grid={"BTCUSDT": ("0.1", "0.25")},
+        )
+        reports.append(validate(root))
+    assert [report.symbols[0].bbo_compared for report in reports] == [1, 1]
+    assert [report.symbols[0].bbo_equal for report in reports] == [1, 0]
+
+
 def test_book_without_a_snapshot_is_an_error(dataset: Path) -> None:
     only(dataset, "snapshots").path.unlink()
     assert [finding.check for finding in findings(dataset)] == ["book"]
@@ -189,4 +316,6 @@ def test_trade_steps_tell_holes_from_repeats_of_aggregates() -> None:
 
     steps = trade_steps(np.array([1, 4, 8, 8]), np.array([3, 6, 8, 9]))
     assert steps.holes.tolist() == [2]
-    assert steps.repeats.tolist() == [3]
+    assert steps.again.tolist() == []
+    assert steps.back.tolist() == [3]
+    assert trade_steps(np.array([1, 2, 2]), np.array([1, 2, 2])).again.tolist() == [2]

@@ -168,21 +168,24 @@ def recover(
 ) -> int:
     """Make tables of what a dead recorder left.
 
-    Every `record` does it first.
+    Every `record` does it first. Exit 1: a segment could not be ingested; it stays.
 
     Example: mmdata recover /data
     """
     from mmdata.recorder.segments import recover_all
 
     report, segments = recover_all(data)
+    for failure in report.failures:
+        print(f"mmdata: {failure}", file=sys.stderr)  # noqa: T201
     if as_json:
         answer = {"schema": 1, "segments": [str(path) for path in segments], "rows": dict(report.rows)}
-        say_json(answer | {"quarantined": report.quarantined, "warnings": report.warnings})
+        told = {"warnings": report.warnings, "failures": report.failures}
+        say_json(answer | {"quarantined": report.quarantined} | told)
     elif not quiet:
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
         print(f"{len(segments)} segments ingested, {sum(report.rows.values()):,} rows")  # noqa: T201
-    return 0
+    return 1 if report.failures else 0
 
 
 @command
@@ -259,6 +262,9 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     seed: Annotated[int, typer.Option(help="Of the order flow.")] = 1,
     speed: Annotated[float, typer.Option(help="Times the reference flow of 71 events a second.")] = 20.0,
+    sweep: Annotated[
+        float, typer.Option(help="Share of market orders that take more than the front order.")
+    ] = 0.0,
     drop: Annotated[
         str, typer.Option(help="Withhold one book message a venue after so long each: 6s,13s,20s.")
     ] = "",
@@ -291,6 +297,7 @@ def sandbox(
         port=port,
         seed=seed,
         speed=speed,
+        sweep=sweep,
         drop=drops,
         truth=truth,
         captures=tuple(capture or ()),
@@ -312,7 +319,9 @@ def sandbox(
 
 @config.command("show")
 @command
-def config_show(config: _Config = None, as_json: Json = False) -> int:
+def config_show(
+    config: _Config = None, as_json: Json = False, verbose: Verbose = False, quiet: Quiet = False
+) -> int:
     """Show a job's effective configuration: every default filled in.
 
     Example: mmdata config show config/binance.yaml
@@ -333,8 +342,10 @@ def config_show(config: _Config = None, as_json: Json = False) -> int:
 
 @config.command("schema")
 @command
-def config_schema() -> int:
+def config_schema(as_json: Json = False, verbose: Verbose = False, quiet: Quiet = False) -> int:
     """Print the JSON Schema of a configuration file.
+
+    The answer is JSON with and without --json.
 
     Example: mmdata config schema > job.schema.json
     """

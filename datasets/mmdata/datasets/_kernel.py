@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets import chain
-from mmdata.datasets.chain import BREAKS, CONTINUES, REPEAT
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
 from mmdata.datasets.jit import kernel
 
 Ints = NDArray[np.int64]
@@ -94,6 +94,14 @@ def level_size(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, s
 
 
 @kernel(chain)
+def level_known(keys: NDArray[np.int64], state: Ints, side: int, price: int) -> bool:
+    """Return whether the feed speaks of ``price`` at all: beyond a full window of levels it does not."""
+    count = state[BIDS + side]
+    key = price if side == BID else -price
+    return state[MAX_DEPTH] == 0 or count < state[MAX_DEPTH] or key >= keys[side, 0]
+
+
+@kernel(chain)
 def _apply(
     columns: Columns, message: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
 ) -> bool:
@@ -155,6 +163,8 @@ def _splice(
                 state[SNAPSHOT] = -1
                 return
             if verdict == REPEAT:
+                # Never looked at again: a snapshot may be thousands of messages ahead of the stream.
+                state[PENDING] = j + 1
                 continue
             state[BIDS] = 0
             state[ASKS] = 0
@@ -172,6 +182,8 @@ def _splice(
         if not _apply(columns, j, keys, sizes, state):
             return
         book_id = last_id
+    if state[PENDING] > last:
+        state[PENDING] = -1
     if started:
         state[VALID] = 1
         state[BOOK_ID] = book_id
@@ -184,6 +196,10 @@ def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.in
     """Take message ``i`` into the book. When it sets ``state[FULL]``: grow, clear FULL, step again."""
     kind = columns.kind[i]
     if kind == DIFF:
+        if state[SUSPENDED] == 1 and (
+            state[RULE] == UNCHAINED or state[BOOK_ID] == NO_ID or columns.last_id[i] == NO_ID
+        ):
+            state[SUSPENDED] = 0  # no ids: nothing says that this message continues that book
         if state[VALID] == 1 or state[SUSPENDED] == 1:
             verdict = _classify(
                 state[RULE],

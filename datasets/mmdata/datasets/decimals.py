@@ -30,6 +30,27 @@ def common_divisor(a: Decimal, b: Decimal) -> Decimal:
     return Decimal(math.gcd(int(a.scaleb(scale)), int(b.scaleb(scale)))).scaleb(-scale)
 
 
+def in_units(
+    column: pa.ChunkedArray, unit: Decimal
+) -> tuple[NDArray[np.int64] | NDArray[np.object_], NDArray[np.bool_]]:
+    """Return the non-null decimals of ``column`` in whole ``unit``s, rounded down, and where one was none.
+
+    Exact at any scale: a unit may be finer than the column's last decimal place.
+
+    >>> in_units(pa.chunked_array([pa.array([Decimal("0.30"), Decimal("0.25")])]), Decimal("0.1"))
+    (array([3, 2]), array([False,  True]))
+    """
+    values = scaled(column)
+    digits = max(column.type.scale, -int(shortest(unit).as_tuple().exponent))
+    finer = 10 ** (digits - column.type.scale)
+    step = int(unit.scaleb(digits))
+    largest = max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
+    if values.dtype != object and max(largest * finer, step) >= 2**63:
+        values = values.astype(object)
+    values = values * finer
+    return values // step, np.asarray(values % step != 0, np.bool_)
+
+
 def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
     """Return the non-null decimals of ``column`` as integers of its last decimal place, exactly.
 

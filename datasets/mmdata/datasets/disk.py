@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
+
+from mmdata.datasets.layout import STAGING
+
+_STALE_S = 3600.0
 
 
 def make_folder(folder: Path) -> None:
@@ -22,3 +28,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def clear_staging(root: Path) -> None:
+    """Remove what killed writers left in ``<root>/.staging``: files that nobody touched for an hour.
+
+    Younger ones may be another process's, which is about to publish them.
+    """
+    for path in (root / STAGING).glob("*.parquet"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,28 +89,55 @@ def list_parts(
     exchange: str | None = None,
     symbol: str | None = None,
     date: str | None = None,
+    since: str = "",
+    session: str | None = None,
 ) -> list[Part]:
     """Return the published parts of ``table``, narrow and wide, in the order that they are read.
 
     Parts of one session follow their number; sessions follow the earliest start among their parts (the
-    ids of imported sessions are hashes and say nothing about time). An empty list: nothing is there.
+    ids of imported sessions are hashes and say nothing about time). ``since`` leaves out earlier dates. An
+    empty list: nothing is there.
     """
-    parts: list[Part] = []
-    for wide in (False, True):
-        base = root / (table + (WIDE_SUFFIX if wide else ""))
-        pattern = "/".join(
-            (
-                f"exchange={exchange or '*'}",
-                f"symbol={encode_symbol(symbol) if symbol is not None else '*'}",
-                f"date={date or '*'}",
-                "*.parquet",
-            )
+    parts = [
+        part
+        for wide in (False, True)
+        for folder in _partitions(
+            root / (table + (WIDE_SUFFIX if wide else "")), exchange, symbol, date, since
         )
-        parts.extend(_part(table, wide, path) for path in base.glob(pattern))
+        for part in _parts(table, wide, folder, session)
+    ]
     begun: dict[str, str] = {}
     for part in parts:
         begun[part.session] = min(begun.get(part.session, part.start), part.start)
     return sorted(parts, key=lambda part: (begun[part.session], part.session, part.n, part.path))
+
+
+def _partitions(
+    base: Path, exchange: str | None, symbol: str | None, date: str | None, since: str
+) -> Iterator[Path]:
+    """Yield the folders of a table's dates; without a pattern, so that no name is taken for one."""
+    for of_exchange in _children(base, "exchange=", exchange):
+        encoded = None if symbol is None else encode_symbol(symbol)
+        for of_symbol in _children(of_exchange, "symbol=", encoded):
+            for of_date in _children(of_symbol, "date=", date):
+                if of_date.name.removeprefix("date=") >= since:
+                    yield of_date
+
+
+def _children(folder: Path, key: str, value: str | None) -> Iterable[Path]:
+    if value is not None:
+        child = folder / f"{key}{value}"
+        return (child,) if child.is_dir() else ()
+    try:
+        return [child for child in folder.iterdir() if child.name.startswith(key)]
+    except FileNotFoundError:
+        return ()
+
+
+def _parts(table: str, wide: bool, folder: Path, session: str | None) -> Iterator[Part]:
+    for path in folder.iterdir():
+        if path.suffix == ".parquet" and (session is None or f"-{session}-" in path.name):
+            yield _part(table, wide, path)
 
 
 def list_symbols(root: Path) -> list[tuple[str, str]]:

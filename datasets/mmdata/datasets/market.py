@@ -1,16 +1,16 @@
 """One symbol's recording as columns: what the book kernel and the simulator read.
 
-Loads the tables `depth`, `snapshots`, `events` and `trades`, puts book messages into the one order that
-counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly.
+Loads the tables `depth`, `snapshots`, `events`, `trades` and `bbo`, puts book messages into the one order
+that counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +24,16 @@ from mmdata.datasets._kernel import (
     DIFF,
     GAP,
     GAP_OPEN,
+    NO_PRICE,
     REPLACE,
     SESSION,
     SPLICE,
     Columns,
 )
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
-from mmdata.datasets.decimals import common_divisor, scaled, shortest
+from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
 from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
 
 Ints = NDArray[np.int64]
@@ -40,6 +42,8 @@ NO_TIME = -(2**63)
 """Stands for a time that the venue did not send (null in the tables)."""
 FRAME_BITS = 40
 """A place in the order of everything is ``session << FRAME_BITS | frame``."""
+OFF_GRID = -(2**63) + 1
+"""Stands for a value that is no whole multiple of the unit asked for; see `multiples`."""
 _BUY, _SELL = 1, -1
 # Order within one frame: a session's start, its messages, what was noted about them.
 _AT_START, _AT_MESSAGE, _AT_EVENT = 0, 1, 2
@@ -65,16 +69,53 @@ class Trades:
 
 
 @dataclass(frozen=True, slots=True)
+class Quotes:
+    """Best bid and ask as the venue itself told them (table `bbo`), in order of arrival; arrays of (n,)."""
+
+    order: Ints
+    """Place in the order of everything."""
+    ts_recv: Ints
+    ts_event: Ints
+    """NO_TIME where the venue sends none: all of Binance spot."""
+    last_id: Ints
+    """Comparable with those of book messages."""
+    bid_price: Ints
+    """Ticks; NO_PRICE where the side is empty."""
+    ask_price: Ints
+
+    @staticmethod
+    def none() -> Quotes:
+        """Return the quotes of a recording without any."""
+        return Quotes(*(np.empty(0, np.int64) for _ in fields(Quotes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Holes:
+    """Recorded holes in the tape, each where it was noticed; arrays of shape (n,)."""
+
+    order: Ints
+    """Place in the order of everything."""
+    ts_recv: Ints
+
+    @staticmethod
+    def none() -> Holes:
+        """Return the holes of a whole tape."""
+        return Holes(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
 class Market:
-    """One symbol's book messages and trades, as integers; times are ns since the epoch, UTC."""
+    """One symbol's book messages, trades and quotes, as integers; times are ns since the epoch, UTC."""
 
     exchange: str
     symbol: str
     chain: ChainRule
     tick_size: Decimal
+    """Unit of all prices: the tick, or what divides it and every price where one lies off it."""
     lot_size: Decimal
+    """Unit of all sizes."""
     tick_source: str
-    """Where tick and lot come from: ``venue``, ``user``, ``derived``."""
+    """Where the unit of prices comes from: ``venue``, ``user``, ``derived``."""
     sessions: tuple[str, ...]
     columns: Columns
     order: Ints
@@ -82,6 +123,11 @@ class Market:
     ts_recv: Ints
     ts_event: Ints
     trades: Trades
+    lot_source: str = "derived"
+    quotes: Quotes = field(default_factory=Quotes.none)
+    trade_holes: Holes = field(default_factory=Holes.none)
+    instruments: tuple[Instrument, ...] = ()
+    """What was told of tick, lot and contract, in order: steps that orders have to keep."""
 
     def session_of(self, order: Ints) -> Ints:
         """Return which of `sessions` each place in the order of everything belongs to."""
@@ -103,7 +149,7 @@ def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = Non
             for part in list_parts(root, table, exchange=exchange, symbol=symbol)
             if part.partition.date <= last_date
         ]
-        for table in ("depth", "snapshots", "events", "trades", "instruments")
+        for table in ("depth", "snapshots", "events", "trades", "bbo", "instruments")
     }
     if not tables["depth"] and not tables["trades"]:
         have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
@@ -113,23 +159,31 @@ def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = Non
     snapshots = _read(tables["snapshots"], _SNAPSHOTS)
     snapshots = snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
     trades = _read(tables["trades"], _TRADES)
-    events = _read(tables["events"], ["session", "frame", "ts_recv", "kind", "channel", "next_id"])
-    gaps = events.filter(pc.and_(pc.equal(events["kind"], "gap"), pc.equal(events["channel"], "depth")))
-    grid = _grid(tables["instruments"], [depth, snapshots, trades])
-    columns, order, ts_recv, ts_event = _messages(depth, snapshots, gaps, sessions, grid)
+    bbo = _read(tables["bbo"], _BBO)
+    events = _read(tables["events"], _EVENTS)
+    gaps = events.filter(pc.equal(events["kind"], "gap"))
+    instruments = _instruments(tables["instruments"], sessions)
+    grid = _grid(instruments, depth, snapshots, trades, bbo)
+    columns, order, ts_recv, ts_event = _messages(
+        depth, snapshots, gaps.filter(pc.equal(gaps["channel"], "depth")), sessions, grid
+    )
     market = Market(
         exchange=exchange,
         symbol=symbol,
         chain=CHAINS[exchange],
-        tick_size=grid.tick_size,
-        lot_size=grid.lot_size,
-        tick_source=grid.source,
+        tick_size=grid.tick.size,
+        lot_size=grid.lot.size,
+        tick_source=grid.tick.source,
         sessions=tuple(sessions),
         columns=columns,
         order=order,
         ts_recv=ts_recv,
         ts_event=ts_event,
         trades=_trades(trades, sessions, grid),
+        lot_source=grid.lot.source,
+        quotes=_quotes(bbo, sessions, grid),
+        trade_holes=_holes(gaps.filter(pc.equal(gaps["channel"], "trades")), sessions),
+        instruments=instruments,
     )
     return market if end is None else _before(market, end)
 
@@ -139,10 +193,14 @@ _DEPTH = [
     *("side", "price", "size", "is_snapshot", "is_last"),
 ]
 _SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
+_TOUCH = ["bid_price", "bid_size", "ask_price", "ask_size"]
 _TRADES = [
     *("session", "frame", "ts_recv", "ts_event", "trade_id"),
     *("side", "price", "size", "origin", "kind"),
 ]
+_BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
+_EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
+_INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
 
 
 def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
@@ -174,7 +232,9 @@ _TABLE_OF = {
     tuple(_DEPTH): "depth",
     tuple(_SNAPSHOTS): "snapshots",
     tuple(_TRADES): "trades",
-    ("session", "frame", "ts_recv", "kind", "channel", "next_id"): "events",
+    tuple(_BBO): "bbo",
+    tuple(_EVENTS): "events",
+    tuple(_INSTRUMENTS): "instruments",
 }
 
 
@@ -188,68 +248,52 @@ def _session_order(tables: dict[str, list[Part]]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Tick and lot, as decimals and as integers at the scale of a decimal column."""
+    """The units in which prices and sizes are counted."""
 
-    tick_size: Decimal
-    lot_size: Decimal
-    source: str
+    tick: Unit
+    lot: Unit
 
     def ticks(self, prices: pa.ChunkedArray) -> Ints:
-        return _whole(prices, self.tick_size)
+        return _whole(prices, self.tick.size)
 
     def lots(self, sizes: pa.ChunkedArray) -> Ints:
-        return _whole(sizes, self.lot_size)
+        return _whole(sizes, self.lot.size)
 
 
-def _grid(instruments: Sequence[Part], tables: Sequence[pa.Table]) -> _Grid:
-    """Choose tick and lot: the venue's or the user's where all values lie on it, else the derived."""
-    for source in ("user", "venue", "derived"):
-        rows = [read_part(part, ("source", "tick_size", "lot_size")) for part in instruments]
-        found = [
-            (Decimal(row["tick_size"]), Decimal(row["lot_size"]))
-            for table in rows
-            for row in table.to_pylist()
-            if row["source"] == source
-        ]
-        if found:
-            tick, lot = found[-1]
-            if _all_on(tables, "price", tick) and _all_on(tables, "size", lot):
-                return _Grid(shortest(tick), shortest(lot), source)
-    # The tick changed within the recording, or was never told: the finest grid that holds all values.
-    return _Grid(_common(tables, "price"), _common(tables, "size"), "derived")
+def _instruments(parts: Sequence[Part], sessions: Sequence[str]) -> tuple[Instrument, ...]:
+    table = _read(parts, _INSTRUMENTS)
+    orders = _places(table, sessions)
+    rows = zip(
+        orders.tolist(),
+        (orders >> FRAME_BITS).tolist(),
+        times(table["ts_recv"]).tolist(),
+        *(table[name].to_pylist() for name in ("source", "tick_size", "lot_size", "contract_value")),
+        strict=True,
+    )
+    return tuple(sorted((Instrument(*row) for row in rows), key=lambda row: row.order))
 
 
-def _all_on(tables: Sequence[pa.Table], column: str, unit: Decimal) -> bool:
-    return all(
-        not (scaled(table[column]) % _units(unit, table[column].type.scale)).any()
-        for table in tables
-        if table.num_rows and _is_whole(unit, table[column].type.scale)
-    ) and all(_is_whole(unit, t[column].type.scale) for t in tables if t.num_rows)
-
-
-def _common(tables: Sequence[pa.Table], column: str) -> Decimal:
-    unit = Decimal(0)
-    for table in tables:
-        values = np.unique(scaled(table[column]))
-        if values.size:
-            divisor = math.gcd(*(int(v) for v in values))
-            here = Decimal(divisor).scaleb(-table[column].type.scale)
-            unit = here if unit == 0 else common_divisor(unit, here)
-    return shortest(unit) if unit else Decimal(1)
-
-
-def _is_whole(unit: Decimal, scale: int) -> bool:
-    return unit.scaleb(scale) == unit.scaleb(scale).to_integral_value()
-
-
-def _units(unit: Decimal, scale: int) -> int:
-    return int(unit.scaleb(scale))
+def _grid(
+    instruments: Sequence[Instrument], depth: pa.Table, snapshots: pa.Table, trades: pa.Table, bbo: pa.Table
+) -> _Grid:
+    prices = [depth["price"], snapshots["price"], trades["price"], bbo["bid_price"], bbo["ask_price"]]
+    sizes = [depth["size"], snapshots["size"], trades["size"], bbo["bid_size"], bbo["ask_size"]]
+    return _Grid(find_unit(TICK, instruments, prices), find_unit(LOT, instruments, sizes))
 
 
 def _whole(column: pa.ChunkedArray, unit: Decimal) -> Ints:
     """Return the decimals of ``column`` (no nulls) as whole multiples of ``unit``."""
-    values = scaled(column)
-    multiples = values // _units(unit, column.type.scale)
+    found, off = in_units(column, unit)
+    if off.any():
+        value = pc.drop_null(column)[int(np.flatnonzero(off)[0])]
+        raise DatasetError(
+            f"{value} is no whole multiple of {unit}, nor are {int(off.sum()) - 1} other values; the book "
+            f"kernel counts whole ticks and lots"
+        )
+    return _in_64_bits(found, unit)
+
+
+def _in_64_bits(multiples: NDArray[np.int64] | NDArray[np.object_], unit: Decimal) -> Ints:
     try:
         return multiples.astype(np.int64)
     except OverflowError as error:
@@ -271,9 +315,10 @@ def ids(column: pa.ChunkedArray) -> Ints:
 
 
 def multiples(column: pa.ChunkedArray, unit: Decimal, null: int) -> Ints:
-    """Return decimals as whole multiples of ``unit``, ``null`` for null."""
+    """Return decimals as whole multiples of ``unit``, ``null`` for null, OFF_GRID for what is none."""
     whole = np.full(len(column), null, np.int64)
-    whole[pc.is_valid(column).to_numpy()] = _whole(column, unit)
+    found, off = in_units(column, unit)
+    whole[pc.is_valid(column).to_numpy()] = np.where(off, OFF_GRID, _in_64_bits(found, unit))
     return whole
 
 
@@ -420,11 +465,23 @@ def _marks(at: int, order: Ints, kind: NDArray[np.int64], ts_recv: Ints) -> _Pie
 
 
 def _trades(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Trades:
-    """Block trades are off the book and are left out; so are aggregates where single trades exist."""
-    kinds = set(pc.unique(table["kind"]).to_pylist())
-    table = table.filter(pc.equal(table["kind"], "trade" if "trade" in kinds else "agg"))
+    """Return the tape of each session, one row a trade, by arrival.
+
+    Block trades are off the book and are left out; so are aggregates where the session has single trades
+    (which channel a recorder took, and what a venue calls it, may change from one session to the next).
+    """
+    place = _places(table, sessions)
+    single = pc.equal(table["kind"], "trade").to_numpy()
+    has_single = np.zeros(len(sessions), np.bool_)
+    has_single[place[single] >> FRAME_BITS] = True
+    aggregate = pc.equal(table["kind"], "agg").to_numpy() & ~has_single[place >> FRAME_BITS]
+    chosen = np.flatnonzero(single | aggregate)
+    # Parts of two dates may interleave: a receive clock stepped back over midnight.
+    chosen = chosen[np.argsort(place[chosen], kind="stable")]
+    chosen = chosen[_told_first(table.take(pa.array(chosen)))]
+    table = table.take(pa.array(chosen))
     return Trades(
-        order=_places(table, sessions),
+        order=place[chosen],
         ts_recv=times(table["ts_recv"]),
         ts_event=times(table["ts_event"]),
         trade_id=ids(table["trade_id"]),
@@ -435,15 +492,45 @@ def _trades(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Trades:
     )
 
 
+def _told_first(table: pa.Table) -> Ints:
+    """Return the positions of trades that were not told before, in order.
+
+    Two recordings, or a venue asked again, tell a trade twice: same kind, id and time.
+    """
+    number, when = ids(table["trade_id"]), times(table["ts_event"])
+    if (number[1:] > number[:-1]).all():
+        return np.arange(len(number))
+    kind = pc.equal(table["kind"], "trade").to_numpy()
+    rank = np.lexsort((np.arange(len(number)), when, number, kind))
+    again = np.zeros(len(number), np.bool_)
+    again[rank[1:]] = (
+        (np.diff(number[rank]) == 0) & (np.diff(when[rank]) == 0) & (kind[rank[1:]] == kind[rank[:-1]])
+    )
+    return np.flatnonzero(~again)
+
+
+def _quotes(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Quotes:
+    place = _places(table, sessions)
+    rank = np.argsort(place, kind="stable")
+    return Quotes(
+        order=place[rank],
+        ts_recv=times(table["ts_recv"])[rank],
+        ts_event=times(table["ts_event"])[rank],
+        last_id=ids(table["last_id"])[rank],
+        bid_price=multiples(table["bid_price"], grid.tick.size, NO_PRICE)[rank],
+        ask_price=multiples(table["ask_price"], grid.tick.size, NO_PRICE)[rank],
+    )
+
+
+def _holes(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
+    place = _places(gaps, sessions)
+    rank = np.argsort(place, kind="stable")
+    return Holes(place[rank], times(gaps["ts_recv"])[rank])
+
+
 def _before(market: Market, end: int) -> Market:
     """Cut everything that arrived at ``end`` or later, by place: ``ts_recv`` may step back."""
-    from dataclasses import fields, replace
-
-    late = np.flatnonzero(market.ts_recv >= end)
-    n = int(late[0]) if late.size else len(market.ts_recv)
-    trades = market.trades
-    late_trades = np.flatnonzero(trades.ts_recv >= end)
-    k = int(late_trades[0]) if late_trades.size else len(trades.ts_recv)
+    n = _first_late(market.ts_recv, end)
     columns = market.columns
     levels = int(columns.start[n])
     return replace(
@@ -461,5 +548,21 @@ def _before(market: Market, end: int) -> Market:
         order=market.order[:n],
         ts_recv=market.ts_recv[:n],
         ts_event=market.ts_event[:n],
-        trades=Trades(**{f.name: getattr(trades, f.name)[:k] for f in fields(Trades)}),
+        trades=_cut(market.trades, end),
+        quotes=_cut(market.quotes, end),
+        trade_holes=_cut(market.trade_holes, end),
+        instruments=tuple(row for row in market.instruments if row.ts_recv < end),
     )
+
+
+_Arrivals = TypeVar("_Arrivals", Trades, Quotes, Holes)
+
+
+def _cut(arrivals: _Arrivals, end: int) -> _Arrivals:
+    n = _first_late(arrivals.ts_recv, end)
+    return type(arrivals)(**{column.name: getattr(arrivals, column.name)[:n] for column in fields(arrivals)})
+
+
+def _first_late(ts_recv: Ints, end: int) -> int:
+    late = np.flatnonzero(ts_recv >= end)
+    return int(late[0]) if late.size else len(ts_recv)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, ChainRule, bridges, classify
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, ChainRule, bridges, classify
 
 
 class Ask(NamedTuple):
@@ -118,6 +118,7 @@ class BookSync:
         rule = self._chain.rule
         book_id = self._snapshot
         started = False
+        self._drop_covered()
         for at, (first_id, last_id, prev_id) in enumerate(self._buffer):
             judge = classify if started else bridges
             verdict = judge(rule, book_id, first_id, last_id, prev_id)
@@ -138,6 +139,16 @@ class BookSync:
         self._snapshot = None
         self._reason = "gap"
         return (self._sync_note(),)
+
+    def _drop_covered(self) -> None:
+        """Forget what the snapshot holds already, which may be thousands of messages ahead of the stream."""
+        assert self._snapshot is not None
+        covered = 0
+        for message in self._buffer:
+            if bridges(self._chain.rule, self._snapshot, *message) != REPEAT:
+                break
+            covered += 1
+        del self._buffer[:covered]
 
     def _sync_note(self) -> Note:
         return Note("synced", _or_none(self.book_id), None, {})

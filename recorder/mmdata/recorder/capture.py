@@ -19,10 +19,12 @@ import msgspec.structs
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.recorder.records import Id, Small
 
 VERSION = 1
 OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
 _MAGIC = b"# mmdata-capture "
+_LONGEST_TAG = 10  # a connection's number fits 32 bits
 _CONTROL_CHARACTERS = bytes(range(0x20)) + b"\x7f"
 
 # What a line holds.
@@ -66,7 +68,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 class RestAnswer(msgspec.Struct):
     """A REST answer, errors too; ``purpose`` and ``reason`` say what was asked for and why."""
 
-    t0: int
+    t0: Id
     url: str
     status: int
     headers: dict[str, str]
@@ -80,11 +82,11 @@ class Event(msgspec.Struct, omit_defaults=True):
     """What the recorder did or noticed: a row of the table `events`."""
 
     kind: str
-    conn: int | None = None
+    conn: Small | None = None
     channel: str | None = None
     symbol: str | None = None
-    last_id: int | None = None
-    next_id: int | None = None
+    last_id: Id | None = None
+    next_id: Id | None = None
     detail: dict[str, Any] = {}
 
 
@@ -135,9 +137,11 @@ def parse_line(number: int, text: bytes) -> Line:
     stamp, _, rest = text.partition(b" ")
     tag, space, payload = rest.partition(b" ")
     damaged = Line(number, DAMAGED, 0, None, text)
-    if not stamp.isdigit() or not space or len(stamp) > 19:
+    if not stamp.isdigit() or not space or len(stamp) > 19 or len(tag) > _LONGEST_TAG:
         return damaged
     ts_recv = int(stamp)
+    if ts_recv >= 2**63:
+        return damaged
     if tag.isdigit():
         return Line(number, FRAME, ts_recv, int(tag), payload)
     if tag == b"e":
@@ -161,6 +165,8 @@ class Segment:
     path: Path
     header: Header
     lines: Iterator[Line]
+    torn: int
+    """Bytes behind the last whole line."""
 
 
 def read_segment(path: Path) -> Segment:
@@ -174,7 +180,8 @@ def read_segment(path: Path) -> Segment:
         raise DiskError(f"{path}: cannot be read ({error}); it stays as it is") from error
     first, _, body = content.partition(b"\n")
     header = _header(path, first)
-    return Segment(path, header, _lines(header, body))
+    whole, _, torn = body.rpartition(b"\n")
+    return Segment(path, header, _lines(header, whole), len(torn))
 
 
 def _content(path: Path) -> bytes:
@@ -203,8 +210,7 @@ def _header(path: Path, first: bytes) -> Header:
         raise UsageError(f"{path}: the header line cannot be read: {error}") from error
 
 
-def _lines(header: Header, body: bytes) -> Iterator[Line]:
-    whole, _, _torn = body.rpartition(b"\n")
+def _lines(header: Header, whole: bytes) -> Iterator[Line]:
     if not whole:
         return
     for offset, text in enumerate(whole.split(b"\n")):
@@ -250,6 +256,7 @@ class CaptureWriter:
         self.grid: dict[str, tuple[str, str]] = dict(header.grid)
         self._begun_s: float | None = None
         self._size = 0
+        self._handle = -1
         self._open()
 
     @property
@@ -277,17 +284,23 @@ class CaptureWriter:
     def rotate(self) -> Path:
         """Close the segment and open the next; return the closed one."""
         closed = self.close()
+        assert closed is not None
         self._header = msgspec.structs.replace(
             self._header, segment=self._header.segment + 1, first_frame=self.next_frame, grid=self.grid
         )
         self._open()
         return closed
 
-    def close(self) -> Path:
-        """Sync and close the segment; return its path, now ``.cap``."""
+    def close(self) -> Path | None:
+        """Sync and close the segment; return its path, now ``.cap``. None: it is closed already."""
+        if self._handle < 0:
+            return None
+        handle, self._handle = self._handle, -1
         try:
-            os.fsync(self._handle)
-            os.close(self._handle)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
             closed = self._path.with_suffix(CLOSED)
             self._path.rename(closed)
             sync_folder(self._folder)
@@ -305,8 +318,15 @@ class CaptureWriter:
             self._handle = os.open(self._path, flags, 0o644)
             sync_folder(self._folder)
         except OSError as error:
-            raise DiskError(f"{self._path}: cannot be made ({error}); nothing is recorded") from error
-        self._append(_MAGIC + b"%d %s\n" % (VERSION, msgspec.json.encode(self._header)))
+            raise DiskError(f"{self._path}: cannot be made ({error}); nothing more is recorded") from error
+        try:
+            self._append(_MAGIC + b"%d %s\n" % (VERSION, msgspec.json.encode(self._header)))
+        except DiskError:
+            # A segment without its header says nothing, and would be asked about at every start.
+            os.close(self._handle)
+            self._handle = -1
+            self._path.unlink(missing_ok=True)
+            raise
 
     def _append(self, line: bytes) -> None:
         try:

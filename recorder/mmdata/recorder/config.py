@@ -10,6 +10,7 @@ import difflib
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import msgspec.inspect
@@ -34,8 +35,11 @@ _ADDRESSES = {
     "binance": ("https://api.binance.com", "wss://stream.binance.com:9443"),
     "okx": ("https://www.okx.com", "wss://ws.okx.com:8443"),
 }
-_URL = r"^(https?|wss?)://[^/\s]+$"
-_ADDRESS = "an address such as https://host:port (REST) or wss://host:port (WebSocket)"
+_REST_URL = r"^https?://[A-Za-z0-9.\[\]:_-]+$"
+_WS_URL = r"^wss?://[A-Za-z0-9.\[\]:_-]+$"
+_FASTEST = 10_000
+_LONGEST_S = 10 * 366 * 86_400.0
+_SYMBOL = r"^[^\s/_.][^\s/]*$"
 _Clock = Annotated[str, Meta(description='a time of day in quotes, such as "08:00"')]
 
 
@@ -47,12 +51,19 @@ class Venue(Strict, frozen=True):
     """What is recorded of one exchange."""
 
     exchange: Literal["binance", "okx"]
-    symbols: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+    symbols: Annotated[
+        list[Annotated[str, Meta(pattern=_SYMBOL, description="a symbol such as BTCUSDT or BTC-USDT")]],
+        Meta(min_length=1),
+    ]
     """The venue's own names: BTCUSDT, BTC-USDT."""
     channels: list[str] = []
     """Default: the book at 100 ms, trades, best bid and ask."""
-    rest_url: Annotated[str, Meta(pattern=_URL, description=_ADDRESS)] | None = None
-    ws_url: Annotated[str, Meta(pattern=_URL, description=_ADDRESS)] | None = None
+    rest_url: (
+        Annotated[str, Meta(pattern=_REST_URL, description="an address such as https://host:port")] | None
+    ) = None
+    ws_url: Annotated[str, Meta(pattern=_WS_URL, description="an address such as wss://host:port")] | None = (
+        None
+    )
 
 
 class Window(Strict, frozen=True):
@@ -76,6 +87,8 @@ class Sandbox(Strict, frozen=True):
     seed: int = 1
     speed: Annotated[float, Meta(ge=0)] = 20.0
     """Orders come this many times faster than in the reference world (71 events a second)."""
+    sweep: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    """Share of market orders that take more than the front order; with none, no trade goes beyond it."""
     drop: list[Duration] = []
     """After so long, one book message of each venue's first symbol is withheld: a gap to be healed."""
 
@@ -300,6 +313,10 @@ def _check_names(venue: Venue, name: str, here: str) -> None:
             raise _mismatch(
                 name, f"{here}.channels[{at}]", channel, f"one of {', '.join(CHANNELS[venue.exchange])}"
             )
+    for key in ("rest_url", "ws_url"):
+        address = getattr(venue, key)
+        if address is not None and not _has_sound_port(address):
+            raise _mismatch(name, f"{here}.{key}", address, "a host, and a port from 1 to 65535")
     for at, symbol in enumerate(venue.symbols):
         if symbol != symbol.upper():
             raise _mismatch(name, f"{here}.symbols[{at}]", symbol, f"capitals: {symbol.upper()}")
@@ -307,24 +324,37 @@ def _check_names(venue: Venue, name: str, here: str) -> None:
             raise ConfigError(f"{name}: {here}.symbols: {symbol} stands twice, expected each symbol once")
 
 
+def _has_sound_port(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.hostname is not None and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _check_amounts(job: Job, name: str) -> None:
-    amounts = {
-        "segment.seconds": seconds(job.segment.seconds),
-        "segment.bytes": size_bytes(job.segment.bytes),
-        "connect_timeout": seconds(job.connect_timeout),
+    durations = {
+        "segment.seconds": job.segment.seconds,
+        "connect_timeout": job.connect_timeout,
+        "stop_timeout": job.stop_timeout,
     }
     if job.duration is not None:
-        amounts["duration"] = seconds(job.duration)
-    for key, amount in amounts.items():
-        if amount <= 0:
-            raise ConfigError(f"{name}: {key}: found {_found(job, key)!r}, expected more than nothing")
-
-
-def _found(job: Job, key: str) -> object:
-    value: Any = job
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
+        durations["duration"] = job.duration
+    if isinstance(job.sandbox, Sandbox):
+        durations |= {f"sandbox.drop[{at}]": after for at, after in enumerate(job.sandbox.drop)}
+        if not 0 <= job.sandbox.speed <= _FASTEST:
+            raise _mismatch(name, "sandbox.speed", job.sandbox.speed, f"a number from 0 to {_FASTEST}")
+    for key, text in durations.items():
+        try:
+            amount = seconds(text)
+        except ValueError:
+            raise _mismatch(name, key, text, "a duration with its unit, such as 20s or 5m") from None
+        if not 0 < amount <= _LONGEST_S:
+            raise _mismatch(name, key, text, "more than nothing, and at most ten years")
+    if size_bytes(job.segment.bytes) <= 0:
+        raise _mismatch(name, "segment.bytes", job.segment.bytes, "more than nothing")
+    if "\0" in job.root:
+        raise _mismatch(name, "root", job.root, "the path of a folder")
 
 
 def _check_window(window: Window, name: str) -> None:

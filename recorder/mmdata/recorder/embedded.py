@@ -31,6 +31,7 @@ def embedded_sandbox(sandbox: Sandbox) -> Iterator[Addresses]:
         "port": 0,
         "seed": sandbox.seed,
         "speed": sandbox.speed,
+        "sweep": sandbox.sweep,
         "drop": [seconds(after) for after in sandbox.drop],
         "until_eof": True,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import msgspec
@@ -68,7 +68,10 @@ def import_sources(
     """
     if source_format not in FORMATS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
+    _check_grid(grid or {})
     if source_format == "mmdata":
+        if symbol is not None or grid:
+            raise UsageError("our own captures name symbol, tick and lot themselves: leave them out")
         return _import_own(sources, out, exchange=exchange)
     readable = FORMATS[source_format]
     if exchange not in readable:
@@ -91,8 +94,28 @@ def import_sources(
             reader.torn(number, path, lines.torn)
     reader.finish(number)
     ingest.flush()
+    if symbol is not None and number and not ingest.report.decoded:
+        ingest.report.warnings.append(
+            f"no frame of {symbol} is in {', '.join(str(path) for path in sources)}; symbols are written as "
+            f"the venue does, such as BTCUSDT"
+        )
     ingest.report.check()
     return ImportReport(session, exchange, ingest.report, reader.derived, reader.gaps)
+
+
+def _check_grid(grid: Grid) -> None:
+    """Raise UsageError for a tick or lot that is no positive number."""
+    for symbol, steps in grid.items():
+        for what, step in zip(("tick", "lot"), steps, strict=True):
+            try:
+                value = Decimal(step)
+            except InvalidOperation:
+                value = Decimal("NaN")
+            if not value.is_finite() or value <= 0:
+                raise UsageError(
+                    f"{what} of {symbol}: found {step!r}, expected a positive number such as 0.01; nothing "
+                    f"was imported"
+                )
 
 
 class _ForeignReader:
@@ -217,17 +240,16 @@ class _ForeignReader:
 
 
 def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> ImportReport:
-    """Ingest captures of ours, each into its own session: the same as recovery does."""
+    """Ingest captures of ours, each into its own session, in order: the same as recovery does."""
     from mmdata.recorder.segments import ingest_segment
 
-    report = IngestReport()
-    sessions: list[str] = []
-    name = exchange or ""
-    for path in sources:
-        header = read_segment(path).header
+    headers = {path: read_segment(path).header for path in sources}
+    for path, header in headers.items():
         if exchange not in (None, header.exchange):
             raise UsageError(f"{path}: is a capture of {header.exchange}, not of {exchange}")
+    report = IngestReport()
+    for path in sorted(sources, key=lambda path: (headers[path].session, headers[path].segment)):
         report.add(ingest_segment(out, path))
-        sessions.append(header.session)
-        name = header.exchange
-    return ImportReport(", ".join(dict.fromkeys(sessions)), name, report)
+    sessions = dict.fromkeys(header.session for header in headers.values())
+    exchanges = dict.fromkeys(header.exchange for header in headers.values())
+    return ImportReport(", ".join(sessions), ", ".join(exchanges), report)

@@ -6,9 +6,12 @@ lines again changes nothing: a crash between two published files is mended by do
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,9 @@ from mmdata.recorder.venues import DECODERS
 _FLUSH_ROWS = 2_000_000
 _DAY_NS = 86_400 * 1_000_000_000
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding may raise for a frame that nobody understands (deep nesting included)."""
+
 Grid = dict[str, tuple[str, str]]
 """Tick and lot size by symbol."""
 
@@ -62,6 +68,8 @@ class IngestReport:
     skipped: int = 0
     """Rows that were there already."""
     warnings: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Segments that could not be ingested, a sentence each; they stay where they are."""
 
     def check(self) -> None:
         """Raise AssertionError unless every line is accounted for, once: anything else is a bug of ours."""
@@ -77,6 +85,7 @@ class IngestReport:
         self.untabled += other.untabled
         self.rows += other.rows
         self.warnings += other.warnings
+        self.failures += other.failures
 
 
 class Ingest:
@@ -178,7 +187,7 @@ class Ingest:
     def _take_frame(self, line: Line) -> None:
         try:
             records = self._decoder.decode(line.payload)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             self.quarantine(line, f"cannot be decoded: {error}")
             return
         if len(records) == 1 and isinstance(records[0], Untabled):
@@ -232,14 +241,14 @@ class Ingest:
                 wanted = (answer.symbol or "").split(",") if answer.symbol else ()
                 for instrument in self._decoder.decode_instruments(body, wanted):
                     self.add_instrument(line, instrument, "venue")
-        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+        except UNREADABLE as error:
             self.report.rest -= 1
             self.quarantine(line, f"REST answer cannot be decoded: {error!r}")
 
     def _take_event(self, line: Line) -> None:
         try:
             self.note(line, msgspec.json.decode(line.payload, type=Event))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self.report.events -= 1
             self.quarantine(line, f"event cannot be decoded: {error}")
 
@@ -275,16 +284,10 @@ class Ingest:
             columns[table, NO_SYMBOL] = sorted_by_frame(rows.columns(self._session))
 
     def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
-        wide = self._published.is_wide(symbol)
-        if not wide:
-            since = [
-                min(misfits(table, columns, wide=False))
-                for table, columns in tables.items()
-                if not fits(columns, exact_columns(table), wide=False)
-            ]
-            if since:
-                wide = True
-                tables["events"] = self._with_wide_event(symbol, min(since))
+        wide_from = self._wide_from(symbol, tables)
+        if wide_from is not None:
+            tables["events"] = self._with_wide_event(symbol, wide_from)
+        wide = wide_from is not None or self._published.is_wide(symbol)
         facts = dict(self._metadata)
         if symbol in self.grid:
             facts["tick_size"], facts["lot_size"] = self.grid[symbol]
@@ -292,9 +295,20 @@ class Ingest:
             rows = to_table(table, columns, wide=wide)
             if self.on_rows is not None and table in EXACT_TABLES:
                 self.on_rows(symbol, rows)
-            for date, part in _by_date(rows):
-                partition = Partition(table, wide and table in EXACT_TABLES, self._exchange, symbol, date)
+            for day, part in _by_date(rows):
+                partition = Partition(table, wide and table in EXACT_TABLES, self._exchange, symbol, day)
                 self._publish_part(partition, part, facts)
+
+    def _wide_from(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> int | None:
+        """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
+        frames = [
+            min(misfits(table, columns, wide=False))
+            for table, columns in tables.items()
+            if not fits(columns, exact_columns(table), wide=False)
+        ]
+        first = min(frames, default=None)
+        # Taken from the data, so that ingesting the same lines again says the same.
+        return first if first is not None and not self._published.is_wide_before(symbol, first) else None
 
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
@@ -303,15 +317,21 @@ class Ingest:
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
-        seen = self._published.highest_frame(partition)
-        frames = rows["frame"].to_numpy()
-        fresh = rows.filter(pa.array(frames > seen)) if seen >= frames[0] else rows
+        fresh = self._published.fresh(partition, rows)
         self.report.skipped += rows.num_rows - fresh.num_rows
         if not fresh.num_rows:
             return
+        first, _ = _frames_of(fresh)
+        later = self._published.last_frame(partition.table, partition.symbol)
+        if first < later:
+            raise DatasetError(
+                f"{self._session}: frames from {first} on of {partition.symbol} come after frame {later} was "
+                f"published in {partition.table}, so their rows would stand out of order; they are not "
+                f"ingested, and their capture stays"
+            )
         n = self._published.next_number(partition.table)
         publish(self._root, partition, self._session, n, fresh, facts)
-        self._published.add(partition, n, int(fresh["frame"][-1].as_py()))
+        self._published.add(partition, n, _frames_of(fresh))
         self.report.rows[partition.table] += fresh.num_rows
 
 
@@ -321,47 +341,83 @@ def _numbers(record: Instrument) -> tuple[str | None, ...]:
 
 
 def _by_date(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    """Split rows at UTC midnight of ``ts_recv``, which may step back: each date keeps its order."""
+    """Split rows at each change of the UTC date of ``ts_recv``.
+
+    The clock may step back over midnight: then a date comes twice, as two parts, in the order of arrival.
+    """
     days = rows["ts_recv"].cast(pa.int64()).to_numpy() // _DAY_NS
-    if days[0] == days[-1] and (days == days[0]).all():
-        return [(date_name(int(days[0]) * _DAY_NS), rows)]
-    return [(date_name(int(day) * _DAY_NS), rows.filter(pa.array(days == day))) for day in np.unique(days)]
+    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
+    return [
+        (date_name(int(days[begin]) * _DAY_NS), rows.slice(begin, end - begin))
+        for begin, end in pairwise(starts)
+    ]
+
+
+_Frames = tuple[int, int]
+"""First and last frame of a part: it holds all rows of its table, symbol and date between them."""
+
+
+def _frames_of(rows: pa.Table) -> _Frames:
+    frames = rows["frame"]
+    return int(frames[0].as_py()), int(frames[-1].as_py())
 
 
 class _Published:
-    """What the dataset already holds of a session."""
+    """What the dataset already holds of a session: each part's frames, narrow and wide alike."""
 
     def __init__(self, root: Path, exchange: str, session: str) -> None:
-        self._highest: dict[Partition, int] = {}
+        self._frames: dict[tuple[str, str, str], list[_Frames]] = defaultdict(list)
         self._next: dict[str, int] = defaultdict(int)
-        self._wide: set[str] = set()
+        self._wide_until: dict[str, int] = {}
+        """By symbol: where its first wide part ends."""
+        # A recording's parts cannot be older than its start, which its name tells (less a day: clocks step).
+        begun = re.match(r"(\d{4})(\d\d)(\d\d)T", session)
+        since = str(date(*map(int, begun.groups())) - timedelta(days=1)) if begun else ""
         for table in TABLES:
-            latest = {
-                part.partition: part
-                for part in list_parts(root, table, exchange=exchange)
-                if part.session == session  # in the order of their numbers: the last of each stays
-            }
-            for part in latest.values():
-                self.add(part.partition, part.n, _last_frame(part.path))
+            for part in list_parts(root, table, exchange=exchange, since=since, session=session):
+                self.add(part.partition, part.n, _stored_frames(part.path))
 
-    def add(self, partition: Partition, n: int, last_frame: int) -> None:
-        self._highest[partition] = max(last_frame, self.highest_frame(partition))
+    def add(self, partition: Partition, n: int, frames: _Frames) -> None:
+        key = (partition.table, partition.symbol, partition.date)
+        self._frames[key].append(frames)
         self._next[partition.table] = max(n + 1, self._next[partition.table])
         if partition.wide:
-            self._wide.add(partition.symbol)
+            before = self._wide_until.get(partition.symbol, frames[1])
+            self._wide_until[partition.symbol] = min(before, frames[1])
 
-    def highest_frame(self, partition: Partition) -> int:
-        return self._highest.get(partition, -1)
+    def fresh(self, partition: Partition, rows: pa.Table) -> pa.Table:
+        """Return the rows that are not there yet."""
+        known = self._frames.get((partition.table, partition.symbol, partition.date), ())
+        first, last = _frames_of(rows)
+        known = [frames for frames in known if frames[0] <= last and frames[1] >= first]
+        if not known:
+            return rows
+        frames = rows["frame"].to_numpy()
+        there = np.zeros(len(frames), np.bool_)
+        for begin, end in known:
+            there |= (frames >= begin) & (frames <= end)
+        return rows.filter(pa.array(~there))
+
+    def last_frame(self, table: str, symbol: str) -> int:
+        """Return the highest frame of a symbol in a table that is there, -1 for none."""
+        parts = (
+            frames for key, known in self._frames.items() if key[:2] == (table, symbol) for frames in known
+        )
+        return max((last for _, last in parts), default=-1)
 
     def next_number(self, table: str) -> int:
         return self._next[table]
 
     def is_wide(self, symbol: str) -> bool:
-        return symbol in self._wide
+        return symbol in self._wide_until
+
+    def is_wide_before(self, symbol: str, frame: int) -> bool:
+        """Tell whether a wide part of the symbol ends before ``frame``."""
+        return self._wide_until.get(symbol, frame) < frame
 
 
-def _last_frame(path: Path) -> int:
-    """Return the highest frame of a part from the statistics in its footer."""
+def _stored_frames(path: Path) -> _Frames:
+    """Return first and last frame of a part from the statistics in its footer."""
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -370,8 +426,8 @@ def _last_frame(path: Path) -> int:
             f"already; nothing was changed: move it away, then ingest again"
         ) from error
     column = metadata.schema.names.index("frame")
-    groups = range(metadata.num_row_groups)
-    return max(int(metadata.row_group(group).column(column).statistics.max) for group in groups)
+    stats = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
+    return min(int(stat.min) for stat in stats), max(int(stat.max) for stat in stats)
 
 
 def describe(report: IngestReport) -> list[tuple[str, int]]:

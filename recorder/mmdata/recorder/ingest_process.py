@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,9 @@ import msgspec
 from mmdata.datasets.errors import DiskError, MmdataError
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_ANSWER = 1 << 24
+_MOST_WARNINGS = 20  # of a recovery; more of the same help nobody
 
 
 class Task(msgspec.Struct, omit_defaults=True):
@@ -40,8 +44,8 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     warnings: list[str] = []
     error: str | None = None
     """The sentence of what went wrong; the segment stays for the next start."""
-    disk: bool = False
-    """The error was the disk's."""
+    exit_code: int = 0
+    """Of the error: 4 the disk's, 70 a bug of ours."""
 
 
 @dataclass
@@ -63,22 +67,28 @@ class IngestProcess:
         self._open: dict[asyncio.Future[Outcome], str] = {}
         self.tallies: dict[str, Tally] = {}
         self.warnings: list[str] = []
-        self.disk_error: DiskError | None = None
+        self._busy = False
+        self.error: MmdataError | None = None
+        """The first error that ends the job with its exit code: of the disk, or a bug of ours."""
 
     async def __aenter__(self) -> IngestProcess:
+        await self._start()
+        self._worker = asyncio.create_task(self._work())
+        return self
+
+    async def _start(self) -> None:
         self._child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mmdata.recorder.ingest_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in a terminal is the parent's to handle
+            limit=_LONGEST_ANSWER,
         )
-        self._worker = asyncio.create_task(self._work())
-        return self
 
     async def __aexit__(self, *error: object) -> None:
         self._worker.cancel()
         if self._child.returncode is None:
-            if self._open:
+            if self._open or self._busy:
                 self._child.kill()  # mid-segment is as good as a crash: the next start does it again
             else:
                 assert self._child.stdin is not None
@@ -88,8 +98,9 @@ class IngestProcess:
     async def recover(self, exchange: str) -> Outcome:
         """Ingest what earlier runs left of ``exchange``. DiskError: the disk failed."""
         outcome = await self._submit(Task(self._root, exchange, self._keep))
-        if outcome.disk:
+        if outcome.exit_code == DiskError.exit_code:
             raise DiskError(outcome.error or "")
+        self._remember(outcome)
         return outcome
 
     def submit(self, exchange: str, path: Path) -> None:
@@ -110,22 +121,30 @@ class IngestProcess:
         return future
 
     async def _work(self) -> None:
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
         while True:
             task, future = await self._tasks.get()
-            try:
-                self._child.stdin.write(msgspec.json.encode(task) + b"\n")
-                await self._child.stdin.drain()
-                answer = await self._child.stdout.readline()
-            except (BrokenPipeError, ConnectionResetError):
-                answer = b""
+            self._busy = True
+            answer = await self._ask(task)
+            self._busy = False
             if answer:
                 future.set_result(msgspec.json.decode(answer, type=Outcome))
-            else:
-                where = task.path or f"captures of {task.exchange}"
-                died = f"{where}: the ingest process has died; the next start ingests it"
-                future.set_result(Outcome(error=died))
+                continue
+            where = task.path or f"captures of {task.exchange}"
+            died = f"{where}: the ingest process died over it; it stays, and the next start tries again"
+            future.set_result(Outcome(error=died, exit_code=MmdataError.exit_code))
+            await self._child.wait()
+            await self._start()  # what comes next is not held up
+
+    async def _ask(self, task: Task) -> bytes:
+        """Return the child's answer to a task; nothing when it has died."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            self._child.stdin.write(msgspec.json.encode(task) + b"\n")
+            await self._child.stdin.drain()
+            return await self._child.stdout.readline()
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
 
     def _settle(self, future: asyncio.Future[Outcome]) -> None:
         exchange = self._open.pop(future)
@@ -136,13 +155,18 @@ class IngestProcess:
         if outcome.error is not None:
             _log.warning("%s", outcome.error)
             self.warnings.append(outcome.error)
-            if outcome.disk and self.disk_error is None:
-                self.disk_error = DiskError(outcome.error)
+            self._remember(outcome)
             return
         tally.pending -= 1
         tally.quarantined += outcome.quarantined
         for table, rows in outcome.rows.items():
             tally.rows[table] = tally.rows.get(table, 0) + rows
+
+    def _remember(self, outcome: Outcome) -> None:
+        """Keep an error that must end the job with its exit code; the disk's before any other."""
+        kind = {DiskError.exit_code: DiskError, MmdataError.exit_code: MmdataError}.get(outcome.exit_code)
+        if kind is not None and not isinstance(self.error, DiskError):
+            self.error = kind(outcome.error or "")
 
 
 def main() -> None:
@@ -150,25 +174,39 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints gets between the answers
+    failed: set[Path] = set()
     for line in sys.stdin.buffer:
-        outcome = _do(msgspec.json.decode(line, type=Task))
+        outcome = _do(msgspec.json.decode(line, type=Task), failed)
         answers.write(msgspec.json.encode(outcome) + b"\n")
         answers.flush()
 
 
-def _do(task: Task) -> Outcome:
-    from mmdata.recorder.segments import finish_segment, recover
+def _do(task: Task, failed: set[Path]) -> Outcome:
+    """Do a task; ``failed`` are the sessions of which a segment could not be ingested."""
+    from mmdata.recorder.segments import finish_segment, held_back, recover
 
     root = Path(task.root)
+    path = None if task.path is None else Path(task.path)
+    if path is not None and path.parent in failed:
+        return Outcome(error=held_back(path))
     try:
-        if task.path is None:
+        if path is None:
             report, done = recover(root, task.exchange, keep=task.keep)
             segments = len(done)
         else:
-            report, segments = finish_segment(root, Path(task.path), keep=task.keep), 1
+            report, segments = finish_segment(root, path, keep=task.keep), 1
     except MmdataError as error:
-        return Outcome(error=str(error), disk=isinstance(error, DiskError))
-    return Outcome(segments, dict(report.rows), report.quarantined, report.warnings)
+        outcome = Outcome(error=str(error), exit_code=error.exit_code)
+    except Exception:  # noqa: BLE001 one segment must not end the ingest of the others
+        where = path or f"captures of {task.exchange}"
+        said = f"{where}: is not ingested, by a bug in mmdata; it stays. {traceback.format_exc()}"
+        outcome = Outcome(error=said, exit_code=MmdataError.exit_code)
+    else:
+        told = [*report.failures, *report.warnings]
+        return Outcome(segments, dict(report.rows), report.quarantined, told[:_MOST_WARNINGS])
+    if path is not None:
+        failed.add(path.parent)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from mmdata.datasets.disk import clear_staging
 from mmdata.datasets.errors import DiskError, VenueError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.version import version
@@ -92,7 +94,14 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         for exchange in exchanges:
             stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
         ingest = await stack.enter_async_context(IngestProcess(root, keep=job.keep_captures))
-        recovered, warnings = await _recover(ingest, exchanges)
+        clear_staging(root)
+        recovery = asyncio.create_task(_recover(ingest, exchanges))
+        await _first_of(recovery, asyncio.create_task(stop.wait()))
+        if not recovery.done():  # a signal: what is left to recover is for the next start
+            recovery.cancel()
+            now = datetime.now(UTC)
+            return RecordReport(root, now, now, [], 0, ["stopped while ingesting what an earlier run left"])
+        recovered, warnings = recovery.result()
         if window is not None:
             await _sleep_until(window.start, stop)
         addresses = stack.enter_context(_addresses(job))
@@ -103,13 +112,19 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         tried_s = time.monotonic() - begun_s
         if not isinstance(failure, DiskError):
             await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
-        failure = failure or ingest.disk_error or _silence(job, recordings, tried_s)
+        failure = failure or ingest.error
+        if failure is None and not signalled.is_set():
+            failure = _silence(job, recordings, tried_s)
         if failure is not None:
             raise failure
         venues = [recording.report() for recording in recordings]
         return RecordReport(
             root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
         )
+
+
+async def _first_of(*tasks: asyncio.Task[Any]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _recover(ingest: IngestProcess, exchanges: Sequence[str]) -> tuple[int, list[str]]:
@@ -203,9 +218,10 @@ async def _give_up_without_a_frame(job: Job, recordings: Sequence[_Recording], s
 
 
 def _silence(job: Job, recordings: Sequence[_Recording], tried_s: float) -> VenueError | None:
-    """Return the error of the venues that never sent a frame, if they had their time to."""
+    """Return the error of the venues that never sent a frame, if they had their time to, or if all are."""
     silent = [recording for recording in recordings if not recording.counts.frames]
-    if not silent or tried_s < seconds(job.connect_timeout):
+    in_time = tried_s < seconds(job.connect_timeout) and len(silent) < len(recordings)
+    if not silent or in_time:
         return None
     places = ", ".join(f"{recording.exchange} at {recording.url}" for recording in silent)
     others = "" if len(silent) == len(recordings) else "; the other venues are recorded"
@@ -295,7 +311,9 @@ class _Recording:
             note(Event("session_end", detail=self._ending()))
         finally:
             self._rest.close()
-            self._ingest.submit(self.exchange, self._writer.close())
+            closed = self._writer.close()
+            if closed is not None:
+                self._ingest.submit(self.exchange, closed)
 
     def _ending(self) -> dict[str, int]:
         counts = self.counts

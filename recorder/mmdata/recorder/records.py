@@ -7,8 +7,16 @@ did not send is None. Frozen: what was recorded is what was true.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""An id as a table holds it; one beyond 64 bits is refused where the frame is decoded."""
+Small = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+"""A number that a table holds in 32 bits."""
+_LATEST = 2**63
 
 Level = tuple[str, str, int | None]
 """Price, size, and the number of orders where the venue tells it."""
@@ -95,7 +103,12 @@ Record = Depth | Trade | Bbo | Untabled
 def wire_time(value: int) -> int:
     """Return a venue's time, ms or µs since the epoch, in ns: 13 digits are ms, 16 are µs.
 
+    ValueError: it is no time that 64 bits of ns hold.
+
     >>> wire_time(1723161255208), wire_time(1723161255208123)
     (1723161255208000000, 1723161255208123000)
     """
-    return value * 1_000_000 if value < 100_000_000_000_000 else value * 1_000
+    ns = value * 1_000_000 if value < 100_000_000_000_000 else value * 1_000
+    if not 0 <= ns < _LATEST:
+        raise ValueError(f"{value} is no time in ms or µs since the epoch")
+    return ns

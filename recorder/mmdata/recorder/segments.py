@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from mmdata.datasets.disk import sync_folder
-from mmdata.datasets.errors import DiskError, MmdataError
+from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.recorder.capture import (
     CLOSED,
@@ -23,6 +23,7 @@ from mmdata.recorder.capture import (
 )
 from mmdata.recorder.ingest import Ingest, IngestReport
 from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.venues import DECODERS
 
 
 def capture_folder(root: Path, exchange: str) -> Path:
@@ -34,12 +35,20 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
     """Turn a segment into rows of the tables; what is there already is skipped."""
     segment = read_segment(path)
     header = segment.header
+    if header.exchange not in DECODERS:
+        raise UsageError(
+            f"{path}: is a capture of {header.exchange!r}, this mmdata knows {', '.join(DECODERS)}; it stays"
+        )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
     ingest = Ingest(root, header.exchange, header.session, metadata, header.grid)
     for line in segment.lines:
         ingest.take(line)
     ingest.flush()
     ingest.report.check()
+    if segment.torn:
+        ingest.report.warnings.append(
+            f"{path}: the last line has no end; its {segment.torn} bytes are left out"
+        )
     return ingest.report
 
 
@@ -74,12 +83,16 @@ def _compress(path: Path) -> None:
 def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
     """Ingest what earlier runs of ``exchange`` left; call it with the exchange's lock held.
 
-    Returns the report and the segments. A segment that cannot be ingested stays where it is, and its
-    sentence is among the report's warnings; the others are not held up by it.
+    Returns the report and the segments. A segment that cannot be ingested stays where it is, and so do
+    the later ones of its session; their sentences are the report's failures. Other sessions go on.
     """
     report = IngestReport()
     done: list[Path] = []
+    failed: set[Path] = set()
     for path in pending(root, exchange):
+        if path.parent in failed:
+            report.failures.append(held_back(path))
+            continue
         try:
             closed = _close(path, report) if path.suffix == OPEN else path
             if closed is not None:
@@ -88,8 +101,17 @@ def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestRepo
         except DiskError:
             raise
         except MmdataError as error:
-            report.warnings.append(str(error))
+            failed.add(path.parent)
+            report.failures.append(str(error))
     return report, done
+
+
+def held_back(path: Path) -> str:
+    """Return the sentence on a segment that must wait for an earlier one of its session."""
+    return (
+        f"{path}: is not ingested, since an earlier segment of its session could not be: its rows would "
+        f"stand out of order; move the earlier one away to go on without it"
+    )
 
 
 def pending(root: Path, exchange: str) -> list[Path]:
@@ -102,7 +124,7 @@ def _close(path: Path, report: IngestReport) -> Path | None:
     """Close a segment whose recorder died: cut a torn last line off and say so; None: nothing was in it."""
     written = path.stat().st_mtime_ns  # when the dead recorder last wrote
     torn = cut_torn_line(path)
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0:  # killed before its header was whole
         path.unlink()
         return None
     if torn:
@@ -120,8 +142,10 @@ def _close(path: Path, report: IngestReport) -> Path | None:
 def recover_all(root: Path, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
     """Ingest what dead recorders of any exchange left in the dataset at ``root``.
 
-    UsageError: a recorder of one of them is alive; what it writes is its own.
+    UsageError: there is no such folder, or a recorder of one of them is alive; what it writes is its own.
     """
+    if not root.is_dir():
+        raise UsageError(f"{root}: there is no such folder; name the dataset's")
     report = IngestReport()
     done: list[Path] = []
     for folder in sorted((root / CAPTURES).glob("*")):

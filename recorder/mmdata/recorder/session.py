@@ -12,14 +12,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from mmdata.datasets.errors import ConfigError, VenueError
+from mmdata.datasets.errors import ConfigError, DiskError, VenueError
 from mmdata.recorder.backoff import backoff
 from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.recorder.capture import (
@@ -43,7 +43,13 @@ _MAX_FRAME = 16 << 20
 _READ_AHEAD = 4096  # frames buffered by the library before it stops reading
 _KEEPALIVE_AFTER_S = 20.0  # OKX closes after 30 s without a push
 _SILENT_AFTER_S = 60.0
-_ASK_INTERVAL_S = {True: 1.0, False: 5.0}  # between snapshots of one symbol: REST, resubscription
+_REST_INTERVAL_S = 1.0  # between snapshots of one symbol
+_RESUBSCRIBE_INTERVAL_S = 5.0  # OKX: 480 requests an hour and connection
+_ANSWER_WITHIN_S = 10.0  # OKX: a subscription is acknowledged, and its snapshot sent, well before
+
+
+# ValueError and ImportError: an address or a proxy in the environment that cannot be used.
+_CANNOT_CONNECT = (OSError, TimeoutError, WebSocketException, ValueError, ImportError)
 
 
 @dataclass
@@ -80,7 +86,8 @@ class VenueSession:
         self._books = {symbol: BookSync(stream.chain) for symbol in symbols if stream.has_books}
         self._trades: dict[tuple[str, str], TradeChain] = {}
         self._asked_at: dict[str, float] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._whole = {symbol: asyncio.Event() for symbol in self._books}
         self._rest_answers = 0
         self._conn = -1
         self._socket: ClientConnection | None = None
@@ -136,7 +143,7 @@ class VenueSession:
                 max_size=_MAX_FRAME,
                 max_queue=_READ_AHEAD,
             )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+        except _CANNOT_CONNECT as error:
             return f"{self._stream.url}: cannot connect ({error or type(error).__name__})"
         self._conn += 1
         self.counts.connections += 1
@@ -162,8 +169,10 @@ class VenueSession:
                 self.note(Event("subscribed", conn=self._conn, symbol=symbol))
         for symbol, book in self._books.items():
             self._act(symbol, DEPTH, book.connected())
-            if not self._stream.chain.spliced and self._conn == 0:
-                self._ask(symbol, Ask("audit"))
+            if not self._stream.chain.spliced:
+                self._start(symbol, "stream", self._expect_book(symbol))
+                if self._conn == 0:
+                    self._start(symbol, "audit", self._fetch_book(symbol, "audit"))
 
     async def _receive(self) -> str:
         socket_ = self._socket
@@ -188,7 +197,8 @@ class VenueSession:
             self._look(message)
 
     async def _send(self, message: bytes) -> None:
-        assert self._socket is not None
+        if self._socket is None:
+            return  # closed meanwhile: the next connection says all of it anew
         self._writer.write(format_sent(time.time_ns(), self._conn, message))
         try:
             await self._socket.send(message.decode())
@@ -212,7 +222,7 @@ class VenueSession:
     def _look(self, frame: bytes) -> None:
         try:
             found = self._stream.look(frame)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._say_unreadable(frame, error)
             return
         for seen in found:
@@ -254,6 +264,10 @@ class VenueSession:
                 self._ask(symbol, action)
         if channel == DEPTH:
             self.counts.synced[symbol] = self._books[symbol].synced
+            if self._books[symbol].synced:
+                self._whole[symbol].set()
+            else:
+                self._whole[symbol].clear()
 
     def _carry_out(self, symbol: str, channel: str, note: Note) -> None:
         self.note(
@@ -278,37 +292,74 @@ class VenueSession:
     # --- fresh books
 
     def _ask(self, symbol: str, ask: Ask) -> None:
-        """Get a fresh book, unless one is on its way."""
-        task = self._asking.get(symbol)
-        if task is None or task.done():
-            self._asking[symbol] = self._tasks.create_task(self._get_book(symbol, ask.reason))
+        """Get a fresh book, as the venue gives it."""
+        if self._stream.chain.spliced:
+            self._start(symbol, "rest", self._fetch_book(symbol, ask.reason))
+        else:
+            self._start(symbol, "stream", self._resubscribe(symbol))
 
-    async def _get_book(self, symbol: str, reason: str) -> None:
+    def _start(self, symbol: str, how: str, work: Coroutine[None, None, None]) -> None:
+        """Begin to get a book in one way, unless that is under way."""
+        task = self._asking.get((symbol, how))
+        if task is None or task.done():
+            self._asking[symbol, how] = self._tasks.create_task(work)
+        else:
+            work.close()
+
+    async def _pace(self, symbol: str, interval_s: float) -> None:
+        """Wait until ``interval_s`` have passed since the symbol's book was last asked for."""
         loop = asyncio.get_running_loop()
-        by_rest = self._stream.chain.spliced or reason == "audit"
-        due = self._asked_at.get(symbol, -1e9) + _ASK_INTERVAL_S[by_rest]
+        due = self._asked_at.get(symbol, -1e9) + interval_s
         await asyncio.sleep(max(0.0, due - loop.time()))
-        if reason == "gap":
-            self.counts.resyncs += 1
-            how = "rest" if by_rest else "resubscribe"
-            self.note(Event("resync", conn=self._conn, channel=DEPTH, symbol=symbol, detail={"by": how}))
         self._asked_at[symbol] = loop.time()
-        if not by_rest:
-            for message in self._stream.resubscribe(symbol):
-                if self._socket is not None:
-                    await self._send(message)
-            return
+
+    async def _fetch_book(self, symbol: str, reason: str) -> None:
+        """Get a book over REST; an audit is only kept, any other is spliced into the stream."""
+        if reason != "audit":
+            await self._pace(symbol, _REST_INTERVAL_S)
+        if reason == "gap":
+            self._note_resync(symbol, "rest")
         answer = await self._fetch(self._stream.snapshot_request(symbol), symbol, reason)
         snapshot = DECODERS[self._stream.exchange].decode_snapshot(answer.body.encode(), symbol)
-        self.note(
-            Event(
-                "snapshot", channel=DEPTH, symbol=symbol, last_id=snapshot.last_id, detail={"reason": reason}
-            )
-        )
-        if self._stream.chain.spliced and snapshot.last_id is not None:
+        detail = {"reason": reason}
+        self.note(Event("snapshot", channel=DEPTH, symbol=symbol, last_id=snapshot.last_id, detail=detail))
+        if reason != "audit" and snapshot.last_id is not None:
             actions = self._books[symbol].receive_snapshot(snapshot.last_id)
-            self._asking.pop(symbol, None)  # this request is answered: the book may need another
+            self._asking.pop((symbol, "rest"), None)  # this one is answered: the book may need another
             self._act(symbol, DEPTH, actions)
+
+    async def _resubscribe(self, symbol: str) -> None:
+        """Subscribe to a book anew until its snapshot comes: a refusal or a lost request is tried again."""
+        waits = backoff(self._draw, first_s=_RESUBSCRIBE_INTERVAL_S)
+        interval_s = _RESUBSCRIBE_INTERVAL_S
+        while not self._whole[symbol].is_set():
+            await self._pace(symbol, interval_s)
+            if self._socket is not None:
+                self._note_resync(symbol, "resubscribe")
+                for message in self._stream.resubscribe(symbol):
+                    await self._send(message)
+            if await self._is_whole_soon(symbol):
+                return
+            interval_s = max(_RESUBSCRIBE_INTERVAL_S, next(waits))
+            _log.warning("%s: no snapshot of %s came; it is asked for again", self._stream.exchange, symbol)
+
+    async def _expect_book(self, symbol: str) -> None:
+        """See that the snapshot of a new subscription comes."""
+        if not await self._is_whole_soon(symbol):
+            await self._resubscribe(symbol)
+
+    async def _is_whole_soon(self, symbol: str) -> bool:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                await self._whole[symbol].wait()
+        except TimeoutError:
+            return False
+        # It may have broken again before this task had its turn; nobody else would ask then.
+        return self._whole[symbol].is_set()
+
+    def _note_resync(self, symbol: str, how: str) -> None:
+        self.counts.resyncs += 1
+        self.note(Event("resync", conn=self._conn, channel=DEPTH, symbol=symbol, detail={"by": how}))
 
     async def _read_instruments(self) -> None:
         """Read tick and lot of every symbol. ConfigError: the venue does not know one."""
@@ -349,13 +400,22 @@ class VenueSession:
 
     # --- housekeeping
 
+    async def _sync(self) -> None:
+        try:
+            await _in_thread(_sync, os.dup(self._writer.handle))
+        except OSError as error:
+            raise DiskError(
+                f"{self._writer.path}: cannot be synced to the disk ({error.strerror or error}); recording "
+                f"ends, and what was recorded before is kept"
+            ) from error
+
     async def _keep_house(self) -> None:
         """Each second: sync the capture, close a segment that is due, break a silence."""
         loop = asyncio.get_running_loop()
         pinged_at = silent_since = 0.0
         while True:
             await asyncio.sleep(1.0)
-            await _in_thread(_sync, os.dup(self._writer.handle))
+            await self._sync()
             if self._writer.is_due(loop.time()):
                 self._on_segment()
             if self._socket is None or not self.counts.connections:
@@ -387,7 +447,7 @@ def _problem(
             read_snapshot(answer.body.encode(), request.symbols[0])
         else:
             read_instruments(answer.body.encode(), request.symbols)
-    except (msgspec.MsgspecError, ValueError, KeyError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return f"cannot be read ({error!r}): {answer.body[:200]}"
     return None
 

@@ -25,9 +25,12 @@ def parse_clock(text: str) -> time:
     datetime.time(8, 0)
     """
     try:
-        return time.fromisoformat(text)
+        clock = time.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a time of day such as 08:00") from None
+        clock = None
+    if clock is None or clock.tzinfo is not None:  # the window has a zone of its own
+        raise ValueError(f"{text!r} is not a time of day such as 08:00")
+    return clock
 
 
 def opening(zone: str, start: str, end: str, now: datetime) -> Opening:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
@@ -174,12 +175,18 @@ class Desk(ABC):
 
     def _withheld(self, message: Message, now_ns: int) -> bool:
         ids = message.book_ids
-        if ids is None or not self._drops.takes(message.key, now_ns):
+        # What nobody would have got is not withheld from anybody.
+        if ids is None or not self._members.get(message.key):
+            return False
+        if not self._drops.takes(message.key, now_ns):
             return False
         if self._truth is not None:
             frame = message.render(Style())
             self._truth.write(DroppedFrame(now_ns, self.venue, message.key, *ids, frame))
         return True
+
+
+_DIFF_DEPTH = re.compile(r"[^@]+@depth(@100ms|@1000ms)?")
 
 
 class BinanceDesk(Desk):
@@ -199,7 +206,7 @@ class BinanceDesk(Desk):
         return self._rest.answer(target, headers, now_ns)
 
     def _is_book(self, key: str) -> bool:
-        return "@depth" in key
+        return _DIFF_DEPTH.fullmatch(key) is not None
 
 
 class OkxDesk(Desk):

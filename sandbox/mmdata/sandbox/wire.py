@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -101,3 +102,9 @@ class Window:
 def rows(levels: Iterable[str]) -> str:
     """Return encoded levels as one JSON array."""
     return f"[{','.join(levels)}]"
+
+
+def compact(value: object) -> str:
+    """Return a value as JSON without spaces; what UTF-8 cannot say (a lone surrogate) as ``?``."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION
+from mmdata.datasets._kernel import DIFF, GAP_OPEN, REPLACE, SESSION
 from mmdata.datasets.book import Book, Tops
 from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, classify
 from mmdata.datasets.decimals import shortest
@@ -82,19 +82,33 @@ def steps_back(order: Ints, ts_recv: Ints) -> Ints:
 
 
 class IdSteps(NamedTuple):
-    """Where a chain of trade ids is not +1."""
+    """Where a chain of trade ids is not +1; places in the rows."""
 
     holes: Ints
-    """Places whose ids begin beyond the next one expected."""
-    repeats: Ints
-    """Places whose ids were there before."""
+    """Ids begin beyond the next one expected."""
+    again: Ints
+    """An id comes again: a venue sends its last trade anew to a new subscription."""
+    back: Ints
+    """Ids go back to where none was seen: the venue counts anew."""
 
 
 def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
     """Compare each trade's ids with the one before it, in order of arrival; NO_ID is passed over."""
     known = np.flatnonzero(first_id != NO_ID)
     step = first_id[known][1:] - last_id[known][:-1]
-    return IdSteps(holes=known[1:][step > 1], repeats=known[1:][step < 1])
+    _, first_seen = np.unique(last_id[known], return_index=True)
+    again = np.ones(len(known), np.bool_)
+    again[first_seen] = False
+    return IdSteps(holes=known[1:][step > 1], again=known[again], back=known[1:][(step < 1) & ~again[1:]])
+
+
+def doubled(session: Ints, frame: Ints, last_id: Ints) -> Ints:
+    """Return the places of messages or trades that stand twice: the same id in the same frame."""
+    keys = np.column_stack((session, frame, last_id))
+    _, first_seen = np.unique(keys, axis=0, return_index=True)
+    again = np.ones(len(keys), np.bool_)
+    again[first_seen] = False
+    return np.flatnonzero(again)
 
 
 def latency(channel: str, ts_recv: Ints, ts_event: Ints) -> Latency | None:
@@ -128,36 +142,43 @@ class Touches(NamedTuple):
     """Rows of the bbo table that differ."""
 
 
-def compare_touches(market: Market, tops: Tops, ids: Ints, touch: NDArray[np.int64]) -> Touches:
+def compare_touches(market: Market, tops: Tops, order: Ints, ids: Ints, touch: NDArray[np.int64]) -> Touches:
     """Compare bbo rows with the rebuilt top after the message of the same id.
 
-    ``ids`` (n,); ``touch`` (n, 4): bid price and size, ask price and size in ticks and lots, NO_PRICE
-    and 0 for an empty side. At equal ids, not at equal times: the ticker arrives before its diff.
+    ``order`` and ``ids`` are (n,); ``touch`` (n, 4): bid price and size, ask price and size in ticks and
+    lots, NO_PRICE and 0 for an empty side. At equal ids, not at equal times: the ticker arrives before
+    its diff. An id that comes again after a reset is compared with the nearest message.
     """
     messages = np.flatnonzero(tops.applied & (market.columns.last_id != NO_ID))
-    # A repeated id (heartbeat) shows the same book: any of them will do.
-    at = dict(zip(market.columns.last_id[messages].tolist(), messages.tolist(), strict=True))
+    by_id = messages[np.lexsort((messages, market.columns.last_id[messages]))]
+    sorted_ids = market.columns.last_id[by_id]
+    begins = np.searchsorted(sorted_ids, ids, side="left")
+    ends = np.searchsorted(sorted_ids, ids, side="right")
     rebuilt = np.column_stack((tops.bid_price, tops.bid_size, tops.ask_price, tops.ask_size))
-    compared, unequal = 0, []
-    for row, book_id in enumerate(ids.tolist()):
-        message = at.get(book_id)
-        if message is not None:
-            compared += 1
-            if (rebuilt[message] != touch[row]).any():
-                unequal.append(row)
-    return Touches(compared, unequal)
+    rows = np.flatnonzero(ends > begins)
+    chosen = by_id[begins[rows]]
+    for at in np.flatnonzero(ends[rows] - begins[rows] > 1).tolist():
+        row = rows[at]
+        candidates = by_id[begins[row] : ends[row]]
+        chosen[at] = candidates[np.abs(market.order[candidates] - order[row]).argmin()]
+    unequal = rows[(rebuilt[chosen] != touch[rows]).any(axis=1)]
+    return Touches(len(rows), unequal.tolist())
 
 
-def valid_share(market: Market, tops: Tops) -> float:
-    """Return the share of the time between first and last message in which the book is valid."""
-    times = market.ts_recv
-    timed = times != NO_TIME
-    times, valid = times[timed], tops.valid[timed]
-    total = int(times[-1] - times[0]) if len(times) else 0
-    if total <= 0:
-        return float(valid.any()) if len(valid) else 0.0
-    spans = np.diff(times)
-    return float(spans[valid[:-1]].sum() / total)
+def valid_share(market: Market, tops: Tops, begin: int, end: int) -> float:
+    """Return the share of the recorded time in ``begin:end`` (ns) in which the book is valid.
+
+    Time between two sessions is not recorded, and counts for neither; nor does a clock that steps back.
+    """
+    timed = np.flatnonzero(market.ts_recv != NO_TIME)
+    times = np.clip(market.ts_recv[timed], begin, end)
+    session = market.session_of(market.order[timed])
+    spans = np.maximum(np.diff(times), 0)
+    spans[session[1:] != session[:-1]] = 0
+    total = int(spans.sum())
+    if total == 0:
+        return float(tops.valid[timed].any()) if len(timed) else 0.0
+    return float(spans[tops.valid[timed][:-1]].sum() / total)
 
 
 def crossed(tops: Tops) -> Ints:
@@ -196,8 +217,3 @@ def verify_checksums(market: Market, expected: dict[int, int]) -> list[int]:
             if not book.valid or found != expected[message]:
                 wrong.append(message)
     return wrong
-
-
-def recorded_gaps(market: Market) -> Ints:
-    """Return the places of the holes in the book that the recorder noted."""
-    return np.flatnonzero(np.isin(market.columns.kind, (GAP, GAP_OPEN)))

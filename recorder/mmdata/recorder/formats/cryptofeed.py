@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 
-from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, SENT, Line
+import msgspec
+
+from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, SENT, Event, Line
 
 _RECEIVED = re.compile(rb"(\d{1,10})(?:\.(\d{1,9}))?: (.*)", re.DOTALL)
 _SENT = re.compile(rb"(\S+) <- (\d{1,10})(?:\.(\d{1,9}))?: (.*)", re.DOTALL)
@@ -27,8 +29,8 @@ def parse(number: int, text: bytes) -> Line:
         return Line(number, SENT, _nanoseconds(seconds, fraction), 0, payload)
     if match := _OPENED.fullmatch(text):
         address, seconds, fraction = match.groups()
-        event = b'{"kind":"connected","conn":0,"detail":{"url":"%s"}}' % address
-        return Line(number, EVENT, _nanoseconds(seconds, fraction), None, event)
+        event = Event("connected", conn=0, detail={"url": address.decode(errors="backslashreplace")})
+        return Line(number, EVENT, _nanoseconds(seconds, fraction), None, msgspec.json.encode(event))
     return Line(number, DAMAGED, 0, None, text)
 
 

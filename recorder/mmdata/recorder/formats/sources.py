@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmdata.datasets.errors import UsageError
@@ -23,42 +23,45 @@ class Lines:
     path: Path
     torn: str | None = None
     """What is torn at the end, in words; None when the file ends with a whole line."""
-    _rest: bytes = field(default=b"", repr=False)
 
     def __iter__(self) -> Iterator[bytes]:
-        rest = b""
+        unfinished: list[bytes] = []  # joined once: a line may span many blocks
         for block in self._blocks():
-            first, *more = (rest + block).split(b"\n")
+            first, *more = block.split(b"\n")
+            unfinished.append(first)
             if more:
-                yield first
+                yield b"".join(unfinished)
                 yield from more[:-1]
-                rest = more[-1]
-            else:
-                rest = first
+                unfinished = [more[-1]]
+        rest = sum(map(len, unfinished))
         if rest and self.torn is None:
-            self.torn = f"the last line has no end ({len(rest)} bytes)"
+            self.torn = f"the last line has no end ({rest} bytes)"
 
     def _blocks(self) -> Iterator[bytes]:
         with self.path.open("rb") as raw:
             magic = raw.read(4)
+            raw.seek(0)
+            if magic[:2] != _GZIP and magic != _ZSTD:
+                while block := raw.read(_BLOCK):
+                    yield block
+                return
         try:
-            if magic[:2] == _GZIP:
-                with gzip.open(self.path, "rb") as file:
-                    while block := file.read1(_BLOCK):
-                        yield block
-            elif magic == _ZSTD:
-                import pyarrow as pa
-
-                with pa.input_stream(str(self.path), compression="zstd") as stream:
-                    while block := bytes(stream.read(_BLOCK)):
-                        yield block
-            else:
-                with self.path.open("rb") as file:
-                    while block := file.read(_BLOCK):
-                        yield block
-        except (EOFError, zlib.error) as error:
+            yield from self._unpacked(magic)
+        except (EOFError, OSError, zlib.error) as error:
             # What could be unpacked is used; the collector was killed, or the copy was cut short.
-            self.torn = f"the compressed file ends early ({error})"
+            self.torn = f"the compressed file ends early or is damaged ({error})"
+
+    def _unpacked(self, magic: bytes) -> Iterator[bytes]:
+        if magic == _ZSTD:
+            import pyarrow as pa
+
+            with pa.input_stream(str(self.path), compression="zstd") as stream:
+                while block := bytes(stream.read(_BLOCK)):
+                    yield block
+            return
+        with gzip.open(self.path, "rb") as file:
+            while block := file.read1(_BLOCK):
+                yield block
 
 
 def fingerprint(sources: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from mmdata.sandbox.wire import Close, Join, Leave, Reaction, Send, Style, Window
+from mmdata.sandbox.wire import Close, Join, Leave, Reaction, Send, Style, Window, compact
 
 MAX_STREAMS = 1024
 MESSAGES_PER_SECOND = 5
@@ -77,6 +77,8 @@ class BinanceSession:
         except json.JSONDecodeError as error:
             place = f"line {error.lineno} column {error.colno}"
             return [_error(_INVALID_JSON, f"Invalid JSON: expected value at {place}")]
+        except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
+            return [_error(_INVALID_JSON, "Invalid JSON: recursion or number limit exceeded")]
         if not isinstance(request, dict):
             return [_error(_INVALID_REQUEST, "Invalid request: expected an object")]
         if "id" not in request or not _is_id(request["id"]):
@@ -97,7 +99,7 @@ class BinanceSession:
         reactions = self._methods[method](request.get("params"))
         if isinstance(reactions, _Refusal):
             return [_error(reactions.code, reactions.text, request_id)]
-        reply = _compact({"result": self._result, "id": request_id})
+        reply = compact({"result": self._result, "id": request_id})
         return [Send(reply), *reactions]
 
     def _subscribe(self, params: object) -> list[Reaction] | _Refusal:
@@ -180,8 +182,4 @@ def _error(code: int, text: str, request_id: object = _NO_ID) -> Send:
     frame: dict[str, object] = {"code": code, "msg": text}
     if request_id is not _NO_ID:
         frame["id"] = request_id
-    return Send(_compact(frame))
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Send(compact(frame))

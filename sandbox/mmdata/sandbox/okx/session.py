@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mmdata.sandbox.okx.messages import subscription
-from mmdata.sandbox.wire import Join, Leave, Reaction, Send, Style, Window
+from mmdata.sandbox.wire import Join, Leave, Reaction, Send, Style, Window, compact
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -59,7 +59,7 @@ class OkxSession:
             return [Send("pong")]
         try:
             request = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, nested too deep
             return [self._error(_INVALID_REQUEST, f"Invalid request: {text}", None)]
         request_id = request.get("id") if isinstance(request, dict) else None
         if not isinstance(request, dict) or not _is_id(request_id):
@@ -94,12 +94,12 @@ class OkxSession:
     def _event(self, event: str, arg: dict[str, str], request_id: str | None) -> Send:
         frame: dict[str, object] = {} if request_id is None else {"id": request_id}
         frame |= {"event": event, "arg": arg, "connId": self._conn_id}
-        return Send(_compact(frame))
+        return Send(compact(frame))
 
     def _error(self, code: str, text: str, request_id: str | None) -> Send:
         frame: dict[str, object] = {} if request_id is None else {"id": request_id}
         frame |= {"event": "error", "code": code, "msg": text, "connId": self._conn_id}
-        return Send(_compact(frame))
+        return Send(compact(frame))
 
 
 def _is_id(value: Any) -> bool:
@@ -115,7 +115,3 @@ def _is_arg(value: Any) -> bool:
         and "channel" in value
         and all(isinstance(part, str) for part in value.values())
     )
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -14,6 +14,7 @@ import msgspec
 from mmdata.recorder.records import (
     Bbo,
     Depth,
+    Id,
     Instrument,
     Level,
     Record,
@@ -44,18 +45,18 @@ class _Probe(msgspec.Struct):
 class _DepthUpdate(msgspec.Struct):
     E: int  # emission time
     s: str
-    U: int  # first id
-    u: int  # last id
+    U: Id  # first id
+    u: Id  # last id
     b: list[_WireLevel]
     a: list[_WireLevel]
     T: int | None = None  # matching-engine time, USDⓈ-M only
-    pu: int | None = None  # last id of the message before, USDⓈ-M only
+    pu: Id | None = None  # last id of the message before, USDⓈ-M only
 
 
 class _Trade(msgspec.Struct):
     E: int
     s: str
-    t: int
+    t: Id
     p: str
     q: str
     T: int
@@ -66,17 +67,17 @@ class _Trade(msgspec.Struct):
 class _AggTrade(msgspec.Struct):
     E: int
     s: str
-    a: int
+    a: Id
     p: str
     q: str
-    f: int
-    l: int  # noqa: E741 the venue's key
+    f: Id
+    l: Id  # noqa: E741 the venue's key
     T: int
     m: bool
 
 
 class _BookTicker(msgspec.Struct):
-    u: int
+    u: Id
     s: str
     b: str
     B: str
@@ -87,15 +88,24 @@ class _BookTicker(msgspec.Struct):
 
 
 class _RestDepth(msgspec.Struct):
-    lastUpdateId: int  # noqa: N815 the venue's key
+    lastUpdateId: Id  # noqa: N815 the venue's key
     bids: list[_WireLevel]
     asks: list[_WireLevel]
     T: int | None = None
 
 
+class _Filter(msgspec.Struct):
+    filterType: str  # noqa: N815 the venue's key, as those below
+    tickSize: str = ""  # noqa: N815
+    stepSize: str = ""  # noqa: N815
+    minQty: str | None = None  # noqa: N815
+    minNotional: str | None = None  # noqa: N815
+    notional: str | None = None
+
+
 class _Symbol(msgspec.Struct):
     symbol: str
-    filters: list[dict[str, Any]]
+    filters: list[_Filter]
     status: str | None = None
     baseAsset: str | None = None  # noqa: N815
     quoteAsset: str | None = None  # noqa: N815
@@ -229,18 +239,21 @@ def decode_instruments(body: bytes, symbols: Sequence[str]) -> list[Instrument]:
         info = _symbol(raw)
         if symbols and info.symbol not in symbols:
             continue
-        rules = {rule["filterType"]: rule for rule in info.filters}
-        notional = rules.get("NOTIONAL") or rules.get("MIN_NOTIONAL") or {}
+        rules = {rule.filterType: rule for rule in info.filters}
+        price, lot = (rules.get(name) for name in ("PRICE_FILTER", "LOT_SIZE"))
+        if price is None or lot is None:
+            raise msgspec.ValidationError(f"{info.symbol} has no PRICE_FILTER or no LOT_SIZE")
+        notional = rules.get("NOTIONAL") or rules.get("MIN_NOTIONAL")
         found.append(
             Instrument(
                 symbol=info.symbol,
                 status=info.status,
                 base=info.baseAsset,
                 quote=info.quoteAsset,
-                tick_size=rules["PRICE_FILTER"]["tickSize"],
-                lot_size=rules["LOT_SIZE"]["stepSize"],
-                min_size=rules["LOT_SIZE"]["minQty"],
-                min_notional=notional.get("minNotional", notional.get("notional")),
+                tick_size=price.tickSize,
+                lot_size=lot.stepSize,
+                min_size=lot.minQty,
+                min_notional=None if notional is None else notional.minNotional or notional.notional,
                 contract_value=None,
                 raw=bytes(raw).decode(),
             )

@@ -15,9 +15,11 @@ import msgspec
 from mmdata.recorder.records import (
     Bbo,
     Depth,
+    Id,
     Instrument,
     Level,
     Record,
+    Small,
     Snapshot,
     Trade,
     Untabled,
@@ -45,9 +47,9 @@ class _Book(msgspec.Struct):
     asks: list[_WireLevel]
     bids: list[_WireLevel]
     ts: str
-    checksum: int | None = None
-    seqId: int | None = None  # noqa: N815
-    prevSeqId: int | None = None  # noqa: N815
+    checksum: Small | None = None
+    seqId: Id | None = None  # noqa: N815
+    prevSeqId: Id | None = None  # noqa: N815
 
 
 class _Trade(msgspec.Struct):
@@ -59,7 +61,7 @@ class _Trade(msgspec.Struct):
     ts: str
     count: str | None = None
     source: str | None = None
-    seqId: int | None = None  # noqa: N815
+    seqId: Id | None = None  # noqa: N815
 
 
 class _Answer(msgspec.Struct):
@@ -125,7 +127,7 @@ def _depth(symbol: str, book: _Book, *, is_snapshot: bool) -> Depth:
 
 
 def _read_trade(trade: _Trade) -> Trade:
-    last = int(trade.tradeId)
+    last = _whole(trade.tradeId, 63)
     if trade.side not in ("buy", "sell"):
         raise msgspec.ValidationError(f"side is {trade.side!r}, not buy or sell")
     return Trade(
@@ -136,7 +138,7 @@ def _read_trade(trade: _Trade) -> Trade:
         ts_sent=None,
         trade_id=last,
         # `tradeId` is the last of `count` consecutive ids.
-        first_trade_id=last if trade.count is None else last - int(trade.count) + 1,
+        first_trade_id=last if trade.count is None else last - _whole(trade.count, 31) + 1,
         last_trade_id=last,
         side=trade.side,
         price=trade.px,
@@ -144,6 +146,14 @@ def _read_trade(trade: _Trade) -> Trade:
         seq=trade.seqId,
         flags=trade.source,
     )
+
+
+def _whole(text: str, bits: int) -> int:
+    """Return a number that the venue sends as text. ValueError: it is none, or does not fit ``bits``."""
+    number = int(text)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{text} does not fit {bits} bits")
+    return number
 
 
 def _bbo(symbol: str, book: _Book) -> Bbo:
@@ -158,7 +168,7 @@ def _bbo(symbol: str, book: _Book) -> Bbo:
 
 
 def _levels(levels: list[_WireLevel]) -> list[Level]:
-    return [(price, size, int(orders)) for price, size, _, orders in levels]
+    return [(price, size, _whole(orders, 31)) for price, size, _, orders in levels]
 
 
 def decode_snapshot(body: bytes, symbol: str) -> Snapshot:
