@@ -173,6 +173,34 @@ def test_port_where_nothing_listens_is_exit_3_with_a_sentence(tmp_path: Path) ->
     assert "Traceback" not in run.stderr
 
 
+def test_not_one_frame_is_exit_3_also_when_the_duration_ends_first(tmp_path: Path) -> None:
+    venue = {"exchange": "okx", "symbols": ["BTC-USDT"], "rest_url": DEAD_HTTP, "ws_url": DEAD_WS}
+    job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue], duration="1s")
+    run = mmdata("record", job)
+    assert run.returncode == 3
+    assert "not one frame came from okx" in run.stderr
+
+
+def test_proxy_that_cannot_be_used_is_told_and_is_no_bug(tmp_path: Path) -> None:
+    venue = {
+        "exchange": "okx",
+        "symbols": ["BTC-USDT"],
+        "rest_url": "http://venue.invalid",
+        "ws_url": "ws://venue.invalid",
+    }
+    job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue], connect_timeout="1s")
+    for proxy in ("nonsense://:x", "socks5://127.0.0.1:1"):
+        run = subprocess.run(
+            mmdata_command("record", job),
+            env=ENVIRONMENT | {"https_proxy": proxy, "http_proxy": proxy, "all_proxy": proxy},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 3, run.stderr
+        assert "Traceback" not in run.stderr
+
+
 def test_venue_that_stays_silent_does_not_end_the_recording_of_the_other(
     tmp_path: Path, sandbox: Start
 ) -> None:

@@ -14,6 +14,7 @@ from mmdata.datasets.book import rebuild
 from mmdata.datasets.market import Market
 from mmdata.replay import _kernel as kernel
 from mmdata.replay.clock import map_clock, timeline
+from mmdata.replay.fitness import Steps
 from mmdata.replay.result import Result
 from mmdata.replay.settings import Value
 from mmdata.replay.simulator import MODELS, _Engine, run
@@ -220,8 +221,9 @@ def test_in_pieces_and_with_arrays_that_must_grow_it_is_the_same(case: Case, cut
     result = case.run(case.sketch())
     engine = _Engine(market, times, book_capacity=1)
     parameters = {parameter.name: parameter for parameter in result.parameters}
-    engine.seat(parameters, case.chosen(), market, tuple(MODELS), case.seed, room=2)
-    engine.decide_from(EPOCH, EPOCH + SPAN_MS * MS)
+    steps = Steps(market.tick_size, market.tick_source, market.lot_size, market.lot_source)
+    engine.seat(parameters, steps, case.chosen(), tuple(MODELS), case.seed, room=2)
+    engine.decide_from(EPOCH, room=1)
     for stop in sorted(cuts):
         engine.advance(min(EPOCH + stop, result.end))
     engine.advance(result.end)

@@ -23,7 +23,7 @@ MS = 1_000_000
 def calibrated(market: Market, *wanted: str, until_ms: float | None = None) -> Calibration:
     times = timeline(market, map_clock(market))
     tops = build_tops(market)
-    touches = Touches(times.acts, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
+    touches = Touches.of(market, times, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
     begin, end = recorded(market, times, None, None if until_ms is None else EPOCH + round(until_ms * MS))
     return estimate(market, times, touches, begin, end, wanted or ("A", "k", "sigma", "order_size"))
 

@@ -98,7 +98,7 @@ def level_known(keys: NDArray[np.int64], state: Ints, side: int, price: int) -> 
     """Return whether the feed speaks of ``price`` at all: beyond a full window of levels it does not."""
     count = state[BIDS + side]
     key = price if side == BID else -price
-    return state[MAX_DEPTH] == 0 or count < state[MAX_DEPTH] or key >= keys[side, 0]
+    return bool(state[MAX_DEPTH] == 0 or count < state[MAX_DEPTH] or key >= keys[side, 0])
 
 
 @kernel(chain)

@@ -27,7 +27,7 @@ from mmdata.datasets._kernel import (
 )
 from mmdata.datasets.chain import NO_ID, ChainRule
 
-__all__ = ["NO_PRICE", "Book", "Tops", "rebuild"]
+__all__ = ["NO_PRICE", "Book", "Tops", "proven", "rebuild"]
 
 Ints = NDArray[np.int64]
 _FIRST_CAPACITY = 4096
@@ -119,3 +119,8 @@ def rebuild(columns: Columns, chain: ChainRule) -> Tops:
         ask_size=tops[:, 4],
         applied=applied,
     )
+
+
+def proven(columns: Columns, chain: ChainRule) -> NDArray[np.bool_]:
+    """Return whether the book is valid after each message, (n,); the ids alone say so, no book is built."""
+    return rebuild(columns._replace(start=np.zeros_like(columns.start)), chain).valid

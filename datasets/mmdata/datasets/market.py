@@ -81,7 +81,10 @@ class Quotes:
     """Comparable with those of book messages."""
     bid_price: Ints
     """Ticks; NO_PRICE where the side is empty."""
+    bid_size: Ints
+    """Lots; 0 where the side is empty."""
     ask_price: Ints
+    ask_size: Ints
 
     @staticmethod
     def none() -> Quotes:
@@ -518,7 +521,9 @@ def _quotes(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Quotes:
         ts_event=times(table["ts_event"])[rank],
         last_id=ids(table["last_id"])[rank],
         bid_price=multiples(table["bid_price"], grid.tick.size, NO_PRICE)[rank],
+        bid_size=multiples(table["bid_size"], grid.lot.size, 0)[rank],
         ask_price=multiples(table["ask_price"], grid.tick.size, NO_PRICE)[rank],
+        ask_size=multiples(table["ask_size"], grid.lot.size, 0)[rank],
     )
 
 

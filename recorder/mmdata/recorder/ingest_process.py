@@ -76,6 +76,11 @@ class IngestProcess:
         self._worker = asyncio.create_task(self._work())
         return self
 
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
     async def _start(self) -> None:
         self._child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mmdata.recorder.ingest_process"),

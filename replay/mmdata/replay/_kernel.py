@@ -7,8 +7,11 @@ where times are equal:
 1. fills that the Poisson model's clock has due: they happened in the interval that ends here;
 2. trades, 3. book messages: the depth already holds the trade, and taken first it would shrink the
    queue before an order twice, once as a cancellation and once as the trade;
-4. what lanes have sent reaches the exchange: behind the market's own events of that moment;
-5. lanes decide.
+4. the venue's own quotes (best bid and ask);
+5. what lanes have sent reaches the exchange: behind the market's own events of that moment;
+6. lanes decide.
+
+The touch is what stands at the exchange by the newest evidence: a book message, a quote, or a trade.
 
 Inside, prices are integer ticks, sizes integer lots, and mids twice the mid (best bid plus best ask), so
 that half ticks are whole. The state lies in arrays: the engine stops where its arrays are full, or at a
@@ -30,10 +33,12 @@ from mmdata.datasets._kernel import (
     ASKS,
     BID,
     BIDS,
+    BOOK_ID,
     FULL,
     NO_PRICE,
     VALID,
     Columns,
+    level_known,
     level_size,
     step,
 )
@@ -57,12 +62,13 @@ L2_QUEUE = 3
 DONE = 0
 BOOK_FULL = 1  # grow the book's arrays and go on
 FILLS_FULL = 2  # grow the lanes' fills and draws and go on
+DECISIONS_FULL = 3  # grow the decisions and go on
 
 # Fields of the engine's state.
 NEXT_MESSAGE = 0
 NEXT_TRADE = 1
 NEXT_DECISION = 2  # time
-DECISIONS = 3  # how many were due
+DECISIONS = 3  # how many were made
 SEEN = 4  # messages that the strategies may know of
 MID2 = 5  # the last known mid at the exchange, twice
 TWO_SIDED = 6  # 1 while the exchange's book is valid and has both sides
@@ -70,11 +76,16 @@ WAS_VALID = 7
 INTERVAL = 8
 ORDER_LATENCY = 9
 RESPONSE_LATENCY = 10
-ENGINE_SIZE = 11
+NEXT_QUOTE = 11
+QUOTES = 12  # quotes that set the touch
+TOUCH = 13  # TOUCH + side: the best price at the exchange by the newest evidence, NO_PRICE for none
+TOUCH_LOTS = 15  # TOUCH_LOTS + side: lots at it; NOT_TOLD where only a trade tells the price
+ENGINE_SIZE = 17
+NOT_TOLD = -1
 
 # Whole-number parameters of a lane.
-ORDER_LOTS, MOST_LOTS, QUEUE_RULE, QUEUE_CORRECTED = 0, 1, 2, 3
-WHOLE_SIZE = 4
+ORDER_LOTS, MOST_LOTS, QUEUE_RULE, QUEUE_CORRECTED, TICK_STEP = 0, 1, 2, 3, 4
+WHOLE_SIZE = 5
 # Real parameters of a lane.
 HALF_SPREAD, SKEW, INTENSITY, DECAY, QUEUE_POWER = 0, 1, 2, 3, 4
 REAL_SIZE = 5
@@ -95,7 +106,7 @@ ORDER_SIZE = 10
 # What a lane's fill model knows of the order of one side.
 FRONT = 0  # lots before it in the queue; below 0 a fraction of a lot that has reached it
 TRADED = 1  # lots traded at its price since the level was last told
-SHOWN = 2  # lots shown at its price
+SHOWN = 2  # lots shown at its price; below 0 where the feed has not told yet
 WAIT = 3  # what is left of the Poisson clock's exponential wait, in units of its mean
 RATE = 4  # of the Poisson clock, per ns
 QUEUE_SIZE = 5
@@ -129,7 +140,7 @@ TOP_SIZE = 3
 
 
 class Feed(NamedTuple):
-    """A recording on the exchange's clock: n messages, k trades."""
+    """A recording on the exchange's clock: n messages, k trades, q quotes."""
 
     columns: Columns
     acts: Ints  # (n,) ascending
@@ -138,6 +149,10 @@ class Feed(NamedTuple):
     trade_side: NDArray[np.int8]  # (k,) 1 the taker bought, -1 sold
     trade_price: Ints  # (k,)
     trade_size: Ints  # (k,)
+    quote_acts: Ints  # (q,) ascending
+    quote_id: Ints  # (q,) comparable with those of messages
+    quote_price: Ints  # (q, 2) best bid, best ask; NO_PRICE for an empty side
+    quote_size: Ints  # (q, 2)
 
 
 class Lanes(NamedTuple):
@@ -165,16 +180,19 @@ def quote(mid: float, q: float, half_spread: float, skew: float) -> tuple[float,
 
 
 @kernel()
-def quantise(bid: float, ask: float, best_bid: int, best_ask: int) -> tuple[int, int]:
+def quantise(bid: float, ask: float, best_bid: int, best_ask: int, step: int = 1) -> tuple[int, int]:
     """Put quotes on the tick grid, never tighter than asked for and never crossing the book seen.
 
-    A bid may join the best bid or stand inside the spread, one tick short of the best ask.
+    A bid may join the best bid or stand inside the spread, one tick short of the best ask. Prices are
+    whole multiples of ``step``, the exchange's tick in units of the recording.
     """
     # What lies on the grid but for rounding stays there.
     low = min(math.floor(bid + 1e-9), best_ask - 1)
+    low -= low % step
     high = max(math.ceil(ask - 1e-9), best_bid + 1)
+    high += -high % step
     if low >= high:
-        low = high - 1
+        low = high - step
     return low, high
 
 
@@ -241,28 +259,56 @@ def _poisson_fill(lanes: Lanes, now: int, mid2: int) -> None:
                 return
 
 
+@kernel()
+def _touch_by_trade(met: int, price: int, engine: Ints) -> None:
+    """Move the touch to where a trade met a maker, until a message or a quote tells it.
+
+    Everything better than ``price`` is gone on the maker's side, and nothing can stand across it on the
+    other. Where the trade went beyond the best price known, the other side is taken to follow: a touch
+    that keeps its spread is nearer to the truth than one with a side left behind.
+    """
+    before, opposite = engine[TOUCH + met], engine[TOUCH + 1 - met]
+    engine[TOUCH + met] = price
+    engine[TOUCH_LOTS + met] = NOT_TOLD
+    if opposite == NO_PRICE:
+        return
+    moved = opposite
+    if before != NO_PRICE:
+        moved += min(price - before, 0) if met == BID else max(price - before, 0)
+    moved = max(moved, price + 1) if met == BID else min(moved, price - 1)
+    if moved != opposite:
+        engine[TOUCH + 1 - met] = moved
+        engine[TOUCH_LOTS + 1 - met] = NOT_TOLD
+
+
 @kernel(queues)
-def _take_trade(lanes: Lanes, taker: int, price: int, size: int, now: int, mid2: int) -> None:
-    """Let a trade fill what stands in its way."""
-    side = BID if taker < 0 else ASK  # the side that the taker met
+def _take_trade(lanes: Lanes, taker: int, price: int, size: int, now: int, engine: Ints) -> None:
+    """Let a trade fill what stands in its way, and move the touch."""
+    met = BID if taker < 0 else ASK  # the side that the taker met
     for lane in range(len(lanes.model)):
-        order = lanes.order[lane, side]
-        if order[LEAVES] == 0:
-            continue
-        beyond = order[PRICE] - price if side == BID else price - order[PRICE]
         model = lanes.model[lane]
-        if beyond > 0 and model in (TRADE_THROUGH, L2_QUEUE):
-            # Nothing trades at a worse price while our order stands, so it must have gone before.
-            _fill(lanes, lane, side, order[LEAVES], now, mid2)
-        elif beyond == 0 and model == L2_QUEUE:
-            queue = lanes.queue[lane, side]
-            queue[FRONT] -= size
-            queue[TRADED] += size
-            corrected = lanes.whole[lane, QUEUE_CORRECTED]
-            lots = reached(queue[FRONT], corrected)
-            if lots > 0:
-                queue[FRONT] = queue[FRONT] + lots if corrected == 1 else 0.0
-                _fill(lanes, lane, side, min(lots, order[LEAVES]), now, mid2)
+        order = lanes.order[lane, met]
+        if order[LEAVES] > 0:
+            beyond = order[PRICE] - price if met == BID else price - order[PRICE]
+            if beyond > 0 and model in (TRADE_THROUGH, L2_QUEUE):
+                # Nothing trades at a worse price while our order stands, so it must have gone before.
+                _fill(lanes, lane, met, order[LEAVES], now, engine[MID2])
+            elif beyond == 0 and model == L2_QUEUE and lanes.queue[lane, met, SHOWN] >= 0.0:
+                queue = lanes.queue[lane, met]
+                queue[FRONT] -= size
+                queue[TRADED] += size
+                corrected = lanes.whole[lane, QUEUE_CORRECTED]
+                lots = reached(queue[FRONT], corrected)
+                if lots > 0:
+                    queue[FRONT] = queue[FRONT] + lots if corrected == 1 else 0.0
+                    _fill(lanes, lane, met, min(lots, order[LEAVES]), now, engine[MID2])
+        # The maker that was met stood at this price: it would have met our order on the other side first.
+        order = lanes.order[lane, 1 - met]
+        if order[LEAVES] > 0 and model in (PRICE_CROSS, L2_QUEUE):
+            crossed = order[PRICE] <= price if met == BID else order[PRICE] >= price
+            if crossed:
+                _fill(lanes, lane, 1 - met, order[LEAVES], now, engine[MID2])
+    _touch_by_trade(met, price, engine)
 
 
 @kernel()
@@ -280,20 +326,20 @@ def _withdraw(lanes: Lanes, now: int, mid2: int, two_sided: int) -> None:
                 _set_poisson_clock(lanes, lane, side, now, two_sided, mid2)
 
 
-@kernel(book_kernel, chain, queues)
-def _take_book(
-    lanes: Lanes,
-    keys: Ints,
-    sizes: Ints,
-    book: Ints,
-    best_bid: int,
-    best_ask: int,
-    now: int,
-    mid2: int,
-    two_sided: int,
-    moved: bool,
+@kernel()
+def _set_touch(
+    lanes: Lanes, best_bid: int, bid_lots: int, best_ask: int, ask_lots: int, now: int, engine: Ints
 ) -> None:
-    """Let the book, as a message left it, fill orders or move them in their queues."""
+    """Take the touch as a message or a quote tells it, and let it fill the orders that it crosses."""
+    engine[TOUCH + BID] = best_bid
+    engine[TOUCH_LOTS + BID] = bid_lots
+    engine[TOUCH + ASK] = best_ask
+    engine[TOUCH_LOTS + ASK] = ask_lots
+    two_sided = 1 if best_bid != NO_PRICE and best_ask != NO_PRICE else 0
+    mid2 = best_bid + best_ask if two_sided == 1 else engine[MID2]
+    moved = mid2 != engine[MID2] or two_sided != engine[TWO_SIDED]
+    engine[MID2] = mid2
+    engine[TWO_SIDED] = two_sided
     for lane in range(len(lanes.model)):
         model = lanes.model[lane]
         for side in range(2):
@@ -304,41 +350,59 @@ def _take_book(
                 if moved:
                     _set_poisson_clock(lanes, lane, side, now, two_sided, mid2)
                 continue
-            price = order[PRICE]
-            crossed = best_ask <= price if side == BID else best_bid >= price
-            there = best_ask != NO_PRICE if side == BID else best_bid != NO_PRICE
-            if there and crossed:
+            if side == BID:
+                crossed = best_ask != NO_PRICE and best_ask <= order[PRICE]
+            else:
+                crossed = best_bid != NO_PRICE and best_bid >= order[PRICE]
+            if crossed:
                 _fill(lanes, lane, side, order[LEAVES], now, mid2)
-            elif model == L2_QUEUE:
-                queue = lanes.queue[lane, side]
-                shown = float(level_size(keys, sizes, book, side, price))
-                # A level that the message did not change leaves the trades unexplained: the message
-                # that tells their effect is still to come.
-                if shown != queue[SHOWN]:
-                    queue[FRONT] = after_depth(
-                        lanes.whole[lane, QUEUE_RULE],
-                        lanes.real[lane, QUEUE_POWER],
-                        lanes.whole[lane, QUEUE_CORRECTED],
-                        queue[FRONT],
-                        queue[TRADED],
-                        queue[SHOWN],
-                        shown,
-                    )
-                    queue[SHOWN] = shown
-                    queue[TRADED] = 0.0
+
+
+@kernel(book_kernel, chain, queues)
+def _take_levels(lanes: Lanes, keys: Ints, sizes: Ints, book: Ints) -> None:
+    """Let the levels, as a message left them, move orders in their queues."""
+    for lane in range(len(lanes.model)):
+        if lanes.model[lane] != L2_QUEUE:
+            continue
+        for side in range(2):
+            order = lanes.order[lane, side]
+            if order[LEAVES] == 0 or not level_known(keys, book, side, order[PRICE]):
+                continue
+            queue = lanes.queue[lane, side]
+            shown = float(level_size(keys, sizes, book, side, order[PRICE]))
+            if queue[SHOWN] < 0.0:  # told for the first time: of what is there, all may stand before us
+                queue[FRONT] = shown
+            # A level that the message did not change leaves the trades unexplained: the message
+            # that tells their effect is still to come.
+            elif shown != queue[SHOWN]:
+                queue[FRONT] = after_depth(
+                    lanes.whole[lane, QUEUE_RULE],
+                    lanes.real[lane, QUEUE_POWER],
+                    lanes.whole[lane, QUEUE_CORRECTED],
+                    queue[FRONT],
+                    queue[TRADED],
+                    queue[SHOWN],
+                    shown,
+                )
+            else:
+                continue
+            queue[SHOWN] = shown
+            queue[TRADED] = 0.0
+
+
+@kernel(book_kernel, chain)
+def _shown_on_arrival(keys: Ints, sizes: Ints, book: Ints, engine: Ints, side: int, price: int) -> int:
+    """Return the lots that an order finds at its price, NOT_TOLD where the feed does not speak of it."""
+    if price == engine[TOUCH + side] and engine[TOUCH_LOTS + side] != NOT_TOLD:
+        return int(engine[TOUCH_LOTS + side])  # a quote may be newer than the last message
+    if not level_known(keys, book, side, price):
+        return NOT_TOLD
+    return int(level_size(keys, sizes, book, side, price))
 
 
 @kernel(book_kernel, chain)
 def _arrive(
-    lanes: Lanes,
-    lane: int,
-    side: int,
-    keys: Ints,
-    sizes: Ints,
-    book: Ints,
-    now: int,
-    mid2: int,
-    two_sided: int,
+    lanes: Lanes, lane: int, side: int, keys: Ints, sizes: Ints, book: Ints, now: int, engine: Ints
 ) -> None:
     """Carry out the instruction that reaches the exchange: the old order off, the new one on.
 
@@ -352,9 +416,8 @@ def _arrive(
     lots = order[NEW_SIZE] - (account[FILLED + side] - order[KNEW_FILLED])
     price = order[NEW_PRICE]
     if order[NEW_SIZE] > 0 and lots > 0:
-        opposite = ASK if side == BID else BID
-        count = book[BIDS + opposite]
-        crosses = count > 0 and keys[opposite, count - 1] >= (-price if side == BID else price)
+        opposite = engine[TOUCH + 1 - side]
+        crosses = opposite != NO_PRICE and (opposite <= price if side == BID else opposite >= price)
         if book[VALID] == 0:
             account[UNPLACED] += 1
         elif crosses:
@@ -364,11 +427,11 @@ def _arrive(
             order[LEAVES] = lots
             order[PLACED] = now
     if lanes.model[lane] == POISSON:
-        _set_poisson_clock(lanes, lane, side, now, two_sided, mid2)
+        _set_poisson_clock(lanes, lane, side, now, engine[TWO_SIDED], engine[MID2])
     elif lanes.model[lane] == L2_QUEUE and order[LEAVES] > 0:
         queue = lanes.queue[lane, side]
-        queue[SHOWN] = float(level_size(keys, sizes, book, side, price))
-        queue[FRONT] = queue[SHOWN]
+        queue[SHOWN] = float(_shown_on_arrival(keys, sizes, book, engine, side, price))
+        queue[FRONT] = max(queue[SHOWN], 0.0)
         queue[TRADED] = 0.0
 
 
@@ -388,7 +451,7 @@ def _decide(lanes: Lanes, best_bid: int, best_ask: int, now: int, engine: Ints) 
         order_lots, most = lanes.whole[lane, ORDER_LOTS], lanes.whole[lane, MOST_LOTS]
         held = account[KNOWN_INVENTORY]
         bid, ask = quote(mid, held / order_lots, lanes.real[lane, HALF_SPREAD], lanes.real[lane, SKEW])
-        prices = quantise(bid, ask, best_bid, best_ask)
+        prices = quantise(bid, ask, best_bid, best_ask, lanes.whole[lane, TICK_STEP])
         for side in range(2):
             order = lanes.order[lane, side]
             if now < order[ANSWERED]:  # what became of the last instruction is not known yet
@@ -422,10 +485,10 @@ def advance(
 ) -> int:
     """Let everything happen that happens before ``until``; return DONE, or what must grow first.
 
-    ``tops`` (n, TOP_SIZE) is written message by message; ``decisions`` (m, DECISION_SIZE) must have room
-    for every decision before ``until``.
+    ``tops`` (n, TOP_SIZE) is written message by message. While no valid book is seen nothing can be
+    decided: one decision says so, the next is made when something new was seen.
     """
-    messages, trades = len(feed.acts), len(feed.trade_acts)
+    messages, trades, quotes = len(feed.acts), len(feed.trade_acts), len(feed.quote_acts)
     while True:
         due = NEVER
         arrives = NEVER
@@ -435,10 +498,11 @@ def advance(
             for side in range(2):
                 due = min(due, lanes.order[lane, side, DUE])
                 arrives = min(arrives, lanes.order[lane, side, ARRIVES])
-        message, trade = engine[NEXT_MESSAGE], engine[NEXT_TRADE]
+        message, trade, quoted = engine[NEXT_MESSAGE], engine[NEXT_TRADE], engine[NEXT_QUOTE]
         message_acts = feed.acts[message] if message < messages else NEVER
         trade_acts = feed.trade_acts[trade] if trade < trades else NEVER
-        now = min(due, trade_acts, message_acts, arrives, engine[NEXT_DECISION])
+        quote_acts = feed.quote_acts[quoted] if quoted < quotes else NEVER
+        now = min(due, trade_acts, message_acts, quote_acts, arrives, engine[NEXT_DECISION])
         if now >= until:
             return DONE
 
@@ -454,7 +518,7 @@ def advance(
                     feed.trade_price[trade],
                     feed.trade_size[trade],
                     now,
-                    engine[MID2],
+                    engine,
                 )
 
         elif now == message_acts:
@@ -469,24 +533,36 @@ def advance(
             tops[message, TOP_VALID] = book[VALID]
             tops[message, TOP_BID] = best_bid
             tops[message, TOP_ASK] = best_ask
-            two_sided = 1 if best_bid != NO_PRICE and best_ask != NO_PRICE else 0
-            mid2 = best_bid + best_ask if two_sided == 1 else engine[MID2]
-            moved = mid2 != engine[MID2] or two_sided != engine[TWO_SIDED]
-            engine[MID2] = mid2
-            engine[TWO_SIDED] = two_sided
             if valid:
-                _take_book(lanes, keys, sizes, book, best_bid, best_ask, now, mid2, two_sided, moved)
+                bid_lots = sizes[BID, bids - 1] if bids > 0 else 0
+                ask_lots = sizes[ASK, asks - 1] if asks > 0 else 0
+                _set_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, now, engine)
+                _take_levels(lanes, keys, sizes, book)
             elif engine[WAS_VALID] == 1:
-                _withdraw(lanes, now, mid2, two_sided)
+                engine[TWO_SIDED] = 0
+                engine[TOUCH + BID] = NO_PRICE
+                engine[TOUCH + ASK] = NO_PRICE
+                _withdraw(lanes, now, engine[MID2], 0)
             engine[WAS_VALID] = book[VALID]
+
+        elif now == quote_acts:
+            engine[NEXT_QUOTE] += 1
+            # At one moment only the ids say which of message and quote is the newer.
+            older = message > 0 and feed.acts[message - 1] == now and feed.quote_id[quoted] <= book[BOOK_ID]
+            if engine[WAS_VALID] == 1 and not older:
+                engine[QUOTES] += 1
+                price, size = feed.quote_price[quoted], feed.quote_size[quoted]
+                _set_touch(lanes, price[BID], size[BID], price[ASK], size[ASK], now, engine)
 
         elif now == arrives:
             for lane in range(len(lanes.model)):
                 for side in range(2):
                     if lanes.order[lane, side, ARRIVES] == now:
-                        _arrive(lanes, lane, side, keys, sizes, book, now, engine[MID2], engine[TWO_SIDED])
+                        _arrive(lanes, lane, side, keys, sizes, book, now, engine)
 
         else:
+            if engine[DECISIONS] == len(decisions):
+                return DECISIONS_FULL
             while engine[SEEN] < messages and feed.seen[engine[SEEN]] <= now:
                 engine[SEEN] += 1
             decision = decisions[engine[DECISIONS]]
@@ -501,3 +577,10 @@ def advance(
                     _decide(lanes, top[TOP_BID], top[TOP_ASK], now, engine)
             engine[DECISIONS] += 1
             engine[NEXT_DECISION] += engine[INTERVAL]
+            if decision[DECISION_QUOTED] == 0:
+                news = feed.seen[engine[SEEN]] if engine[SEEN] < messages else NEVER
+                if news == NEVER:
+                    engine[NEXT_DECISION] = NEVER
+                elif news > engine[NEXT_DECISION]:
+                    steps = -((engine[NEXT_DECISION] - news) // engine[INTERVAL])
+                    engine[NEXT_DECISION] += steps * engine[INTERVAL]

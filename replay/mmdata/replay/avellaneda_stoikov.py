@@ -99,7 +99,7 @@ def quotes(
 def risk_and_flow(gamma: float, sigma: float, k: float, intensity: float) -> tuple[float, float]:
     """Return GLFT's α = kγσ²/2 and η = A (1 + γ/k)^-(1 + k/γ), both in 1 / s."""
     ratio = gamma / k
-    exponent = 1.0 if ratio == 0 else math.log1p(ratio) * (1 + 1 / ratio)
+    exponent = 1 + ratio / 2 if ratio < _SERIES_BELOW else math.log1p(ratio) * (1 + 1 / ratio)
     return k * gamma * sigma**2 / 2, intensity * math.exp(-exponent)
 
 
@@ -114,7 +114,8 @@ def useful_horizon(gamma: float, sigma: float, k: float, intensity: float) -> fl
     0.1293
     """
     risk, flow = risk_and_flow(gamma, sigma, k, intensity)
-    return math.inf if risk == 0 else 1 / (2 * math.sqrt(risk * flow))
+    rate = 2 * math.sqrt(risk) * math.sqrt(flow)
+    return math.inf if rate == 0 else 1 / rate
 
 
 def inventory_std(gamma: float, sigma: float, k: float, intensity: float) -> float:

@@ -1,18 +1,25 @@
 """What a stretch of a recording says about a market: how orders are reached, how the mid moves.
 
 A and k: how often market orders reach a distance from the mid, ``Λ(δ) = A exp(-k δ)`` a second and side.
-Trades of one taker side at one exchange time are one sweep; how far it went beyond the best price of the
-book before it is a whole number of ticks, geometric where Λ is exponential. Its maximum-likelihood
-estimate has an honest standard error; the usual regression on cumulative counts has not (its counts are
-nested). Sigma: the mean square of the mid's changes over a grid, over the grid's step.
+Trades of one taker side at one exchange time are one sweep; how far it went beyond the best price before
+it is a whole number of ticks, geometric where Λ is exponential. Its maximum-likelihood estimate has an
+honest standard error; the usual regression on cumulative counts has not (its counts are nested).
+
+The touch before a sweep is the venue's own where it was recorded (table `bbo`), else the last book
+message's, which may be a whole interval old. An old touch puts some sweeps inside it, as many others too
+far beyond: all are counted, so that the errors cancel in the mean, and the standard errors grow by what
+leaving the ones inside out would change. What an old touch says of k goes unsaid unless the sweeps' own
+prices bear it out: a sweep begins at the best price, whatever the book shows.
+
+Sigma: the mean square of the mid's changes over a grid, over the grid's step.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,13 +32,16 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import Market, load_market
 from mmdata.datasets.times import Moment, iso
 from mmdata.replay.clock import MAPPED, Timeline, map_clock, recorded, timeline
+from mmdata.replay.fitness import refuse_overlap
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+BBO, DEPTH = "bbo", "depth"
 FEWEST_SWEEPS = 10
 FEWEST_STEPS = 10
 _NS = 1e9
+_TOLD_APART = 2  # standard errors
 _BUYS, _SELLS = 1, -1
 
 
@@ -59,7 +69,9 @@ class Sweeps:
     side: Ints
     """The taker's: 1 bought, -1 sold."""
     beyond: Ints
-    """Ticks from the best price of the book before it to the worst price paid; below 0 inside it."""
+    """Ticks from the best price before it to the worst price paid; below 0 inside the book."""
+    range: Ints
+    """Ticks from its own first price to its worst."""
     without_book: int
     """Sweeps left out, since no valid book of two sides preceded them."""
 
@@ -75,9 +87,12 @@ class Calibration:
     buys: Intensity | None = None
     """Takers that bought: they reach asks. None where they are too few."""
     sells: Intensity | None = None
+    touch: str = DEPTH
+    """Against what sweeps were measured: ``bbo``, or ``depth`` where no quotes were recorded."""
     inside: int = 0
-    """Sweeps left out, since they traded inside the book before them: it was out of date."""
+    """Sweeps that traded inside the book before them: it was out of date."""
     without_book: int = 0
+    """Sweeps left out, since no valid book of two sides preceded them."""
     sigma: Estimate | None = None
     """tick / √s"""
     grid_ns: int = 0
@@ -86,24 +101,63 @@ class Calibration:
     """The median trade, down to a whole lot, at least one."""
     trades: int = 0
 
+    @property
+    def inside_share(self) -> float:
+        """The share of sweeps that traded inside the book before them."""
+        return self.inside / self.intensity.k.n if self.intensity else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """Best bid and ask from each message on, in ticks, by the exchange's clock; (n,) arrays."""
+    """Best bid and ask at the exchange from each message or quote on, in ticks; (n,) arrays."""
 
     acts: Ints
+    """ns of the exchange's clock, ascending."""
+    seen: Ints
     valid: NDArray[np.bool_]
     bid: Ints
     ask: Ints
+    told: NDArray[np.bool_]
+    """True where a quote told it."""
+
+    @staticmethod
+    def of(market: Market, times: Timeline, valid: NDArray[np.bool_], bid: Ints, ask: Ints) -> Touches:
+        """Join the tops after the first messages of ``market`` with its quotes, as the simulator does.
+
+        A quote counts while the book is proven. At one moment the ids say which is the newer.
+        """
+        n, quotes = len(valid), market.quotes
+        acts = times.acts[:n]
+        until = acts[-1] if n else 0
+        before = np.searchsorted(acts, times.quote_acts, side="right") - 1
+        usable = (before >= 0) & (times.quote_acts <= until)
+        usable[usable] = valid[before[usable]]
+        at = np.maximum(before, 0)
+        if n:
+            tied = acts[at] == times.quote_acts
+            usable &= ~(tied & (quotes.last_id <= market.columns.last_id[at]))
+        chosen = np.flatnonzero(usable)
+        joined = np.concatenate((acts, times.quote_acts[chosen]))
+        told = np.repeat((False, True), (n, len(chosen)))
+        rank = np.lexsort((told, joined))
+        return Touches(
+            acts=joined[rank],
+            seen=np.concatenate((times.seen[:n], times.quote_seen[chosen]))[rank],
+            valid=np.concatenate((valid, np.ones(len(chosen), np.bool_)))[rank],
+            bid=np.concatenate((bid, quotes.bid_price[chosen]))[rank],
+            ask=np.concatenate((ask, quotes.ask_price[chosen]))[rank],
+            told=told[rank],
+        )
 
     @property
     def two_sided(self) -> NDArray[np.bool_]:
         """Where a mid exists."""
         return np.asarray(self.valid & (self.bid != NO_PRICE) & (self.ask != NO_PRICE), np.bool_)
 
-    def before(self, n: int) -> Touches:
-        """Return the first ``n``."""
-        return Touches(self.acts[:n], self.valid[:n], self.bid[:n], self.ask[:n])
+    def seen_before(self, end: int) -> Touches:
+        """Return those that had been seen before ``end``, ns."""
+        kept = self.seen < end
+        return Touches(**{column.name: getattr(self, column.name)[kept] for column in fields(self)})
 
 
 def calibrate(
@@ -123,9 +177,11 @@ def calibrate(
 
     begin, until = span(start, end)
     market = load_market(Path(root), exchange, symbol)
-    times = timeline(market, map_clock(market, MAPPED))
+    clock = map_clock(market, MAPPED)
+    refuse_overlap(market, begin, until, clock, by_event=True)
+    times = timeline(market, clock)
     tops = build_tops(market)
-    touches = Touches(times.acts, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
+    touches = Touches.of(market, times, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
     return estimate(market, times, touches, *recorded(market, times, begin, until))
 
 
@@ -143,8 +199,7 @@ def estimate(
     """
     where = f"{market.exchange} {market.symbol}, {iso(start)} to {iso(end)}"
     # What had not been seen by the end is not used: who trades from there on did not know it.
-    known = int(np.searchsorted(times.seen, end))
-    touches = touches.before(known)
+    touches = touches.seen_before(end)
     chosen = np.flatnonzero(
         (times.trade_acts >= start) & (times.trade_seen < end) & ~market.trades.backfilled[times.trade]
     )
@@ -152,7 +207,8 @@ def estimate(
     if {"A", "k"} & set(wanted):
         parts.update(_intensities(where, market, times, touches, chosen, start, end))
     if "sigma" in wanted:
-        grid_ns = _grid_ns(end - start)
+        seconds, _ = _exposure(touches, start, end)
+        grid_ns = _grid_ns(round(float(seconds.sum()) * _NS))
         parts.update(sigma=_volatility(where, touches, start, end, grid_ns), grid_ns=grid_ns)
     if "order_size" in wanted:
         parts["order_size"] = _order_size(where, market, times.trade[chosen])
@@ -170,7 +226,7 @@ def fit_depths(depths: Floats, seconds: float, half_spread: float = 0.0) -> Inte
 
 
 def fit_ticks(beyond: Ints, seconds: Floats, half_spreads: Floats) -> Intensity:
-    """Fit A and k to whole ticks that sweeps went beyond the touch (all >= 0, not all 0).
+    """Fit A and k to whole ticks that sweeps went beyond the touch (above 0 in the mean).
 
     ``half_spreads`` (m,) in ticks held for ``seconds`` (m,): with a constant one, A is the textbook's
     ``(n / T) exp(k d)``; where it varies, the chance of a sweep varies with it.
@@ -197,9 +253,10 @@ def find_sweeps(market: Market, times: Timeline, touches: Touches, chosen: Ints)
     rank = np.lexsort((side, times.trade_acts[chosen]))
     acts, side, price = times.trade_acts[chosen][rank], side[rank], market.trades.price[picked][rank]
     if not len(acts):
-        return Sweeps(side, price, 0)
+        return Sweeps(side, price, price, 0)
     first = np.flatnonzero(np.concatenate(([True], (np.diff(acts) != 0) | (np.diff(side) != 0))))
     worst = np.maximum.reduceat(price * side, first)  # the highest paid, or the lowest taken
+    spanned = worst - np.minimum.reduceat(price * side, first)
     acts, side = acts[first], side[first]
     # Strictly before: at the same time the book may hold the sweep already.
     before = np.searchsorted(touches.acts, acts, side="left") - 1
@@ -207,46 +264,85 @@ def find_sweeps(market: Market, times: Timeline, touches: Touches, chosen: Ints)
     usable[usable] = touches.two_sided[before[usable]]
     before, side, worst = before[usable], side[usable], worst[usable]
     best = np.where(side == _BUYS, touches.ask[before], -touches.bid[before])
-    return Sweeps(side, worst - best, int((~usable).sum()))
+    return Sweeps(side, worst - best, spanned[usable], int((~usable).sum()))
 
 
 def _intensities(
     where: str, market: Market, times: Timeline, touches: Touches, chosen: Ints, start: int, end: int
 ) -> dict[str, Any]:
     sweeps = find_sweeps(market, times, touches, chosen)
-    # A book that is out of date puts trades inside its spread. They reach no order at or beyond the
-    # touch of the mid that a strategy would see, and so do not count.
-    outside = sweeps.beyond >= 0
-    seconds, half_spreads = _exposure(touches, start, end)
-    inside = int((~outside).sum())
+    quoted = bool((touches.told & (touches.acts >= start)).any())
+    inside = int((sweeps.beyond < 0).sum())
     counted = (
-        f"{int(outside.sum())} sweeps in it reached a valid book's best price ({inside} traded inside it, "
-        f"{sweeps.without_book} had none)"
+        f"{len(sweeps.beyond) - inside} sweeps in it reached the best price of {BBO if quoted else DEPTH}, "
+        f"{inside} traded inside it, {sweeps.without_book} had no valid book"
     )
-    if outside.sum() < FEWEST_SWEEPS:
+    if len(sweeps.beyond) - inside < FEWEST_SWEEPS:
         raise UsageError(
-            f"A and k cannot be estimated from {where}: {counted}, at least {FEWEST_SWEEPS} are needed; "
+            f"A and k cannot be estimated from {where}: {counted}; at least {FEWEST_SWEEPS} are needed; "
             f"set them by --set A=value --set k=value, or take a longer stretch"
         )
-    if not sweeps.beyond[outside].any():
+    seconds, half_spreads = _exposure(touches, start, end)
+    # Each second counts once for either side.
+    both = _fit(sweeps.beyond, sweeps.range, 2 * seconds, half_spreads, quoted)
+    if isinstance(both, str):
         raise UsageError(
-            f"k cannot be estimated from {where}: each of the {counted} stopped at it; set it by "
-            f"--set k=value (and A by --set A=value)"
+            f"k cannot be estimated from {where}: {counted}; {both}; set it by --set k=value (and A by "
+            f"--set A=value)"
         )
 
     def one_side(side: int) -> Intensity | None:
-        beyond = sweeps.beyond[outside & (sweeps.side == side)]
-        enough = len(beyond) >= FEWEST_SWEEPS and beyond.any()
-        return fit_ticks(beyond, seconds, half_spreads) if enough else None
+        own = sweeps.side == side
+        if (sweeps.beyond[own] >= 0).sum() < FEWEST_SWEEPS:
+            return None
+        found = _fit(sweeps.beyond[own], sweeps.range[own], seconds, half_spreads, quoted)
+        return None if isinstance(found, str) else found
 
     return {
-        # Each second counts once for either side.
-        "intensity": fit_ticks(sweeps.beyond[outside], 2 * seconds, half_spreads),
+        "intensity": both,
         "buys": one_side(_BUYS),
         "sells": one_side(_SELLS),
+        "touch": BBO if quoted else DEPTH,
         "inside": inside,
         "without_book": sweeps.without_book,
     }
+
+
+def _fit(beyond: Ints, spanned: Ints, seconds: Floats, half_spreads: Floats, quoted: bool) -> Intensity | str:
+    """Fit A and k to sweeps measured against a touch that may be out of date; else say why not."""
+    outside = beyond[beyond >= 0]
+    if not outside.any():
+        return "each of the first stopped at it"
+    if len(outside) == len(beyond):
+        return fit_ticks(beyond, seconds, half_spreads)
+    noise = float(beyond.std()) / math.sqrt(len(beyond))
+    if beyond.mean() <= _TOLD_APART * noise:
+        return (
+            "how far they went beyond it is no more than a touch out of date makes of sweeps that stop there"
+        )
+    others = [fit_ticks(outside, seconds, half_spreads)]
+    if not quoted:
+        if not spanned.any():
+            return (
+                "each traded at one price only, and what lies between that and the touch may be the age of "
+                "the book (record bbo to know the touch)"
+            )
+        others.append(fit_ticks(spanned, seconds, half_spreads))
+    return _widened(fit_ticks(beyond, seconds, half_spreads), others)
+
+
+def _widened(found: Intensity, others: Sequence[Intensity]) -> Intensity:
+    """Return an estimate whose errors reach to what others would say."""
+
+    def wider(estimate: Estimate, values: Sequence[float]) -> Estimate:
+        assert estimate.se is not None
+        off = max(abs(value - estimate.value) for value in values)
+        return Estimate(estimate.value, math.hypot(estimate.se, off), estimate.n)
+
+    return Intensity(
+        wider(found.a, [other.a.value for other in others]),
+        wider(found.k, [other.k.value for other in others]),
+    )
 
 
 def _exposure(touches: Touches, start: int, end: int) -> tuple[Floats, Floats]:
@@ -258,7 +354,7 @@ def _exposure(touches: Touches, start: int, end: int) -> tuple[Floats, Floats]:
 
 
 def _grid_ns(length: int) -> int:
-    """Return a grid of a second, or a hundredth of a short stretch, but not below 100 ms.
+    """Return a grid of a second, or a hundredth of ``length``, ns, but not below 100 ms.
 
     Finer grids count the bounce between bid and ask as volatility.
     """
@@ -266,16 +362,7 @@ def _grid_ns(length: int) -> int:
 
 
 def _volatility(where: str, touches: Touches, start: int, end: int, grid_ns: int) -> Estimate:
-    grid = np.arange(start, end, grid_ns)
-    at = np.searchsorted(touches.acts, grid, side="right") - 1
-    known = at >= 0
-    known[known] = touches.two_sided[at[known]]
-    at = np.maximum(at, 0)
-    breaks = np.cumsum(~touches.valid) if len(touches.valid) else np.zeros(1, np.int64)
-    mid2 = (touches.bid + touches.ask) if len(touches.bid) else np.zeros(1, np.int64)
-    # A change across a hole is no change of a grid's step.
-    whole = known[:-1] & known[1:] & (breaks[at[:-1]] == breaks[at[1:]])
-    changes = np.diff(mid2[at])[whole] / 2
+    changes = _mid_changes(touches, start, end, grid_ns)
     n = len(changes)
     if n < FEWEST_STEPS:
         raise UsageError(
@@ -294,6 +381,23 @@ def _volatility(where: str, touches: Touches, start: int, end: int, grid_ns: int
     # From the squares' own scatter: the changes have heavier tails than a Gaussian's.
     relative = float(squares.std(ddof=1)) / math.sqrt(n) / variance / 2
     return Estimate(sigma, sigma * relative, n)
+
+
+def _mid_changes(touches: Touches, start: int, end: int, grid_ns: int) -> Floats:
+    """Return the mid's changes, in ticks, over each step of a grid laid into each stretch without a hole."""
+    edges = np.flatnonzero(np.diff(touches.valid)) + 1
+    changes: list[Floats] = [np.empty(0)]
+    for first in np.concatenate(([0], edges))[: len(touches.acts)].tolist():
+        if not touches.valid[first]:
+            continue
+        after = edges[edges > first]
+        until = int(touches.acts[after[0]]) if after.size else end
+        grid = np.arange(max(int(touches.acts[first]), start), min(until, end), grid_ns)
+        at = np.searchsorted(touches.acts, grid, side="right") - 1
+        known = touches.two_sided[at]
+        whole = known[:-1] & known[1:]
+        changes.append(np.diff(touches.bid[at] + touches.ask[at])[whole] / 2)
+    return np.concatenate(changes)
 
 
 def _order_size(where: str, market: Market, trades: Ints) -> Decimal:

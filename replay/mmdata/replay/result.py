@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,7 @@ class Result:
     tick_size: Decimal
     lot_size: Decimal
     tick_source: str
+    lot_source: str
     clock: Clock
     start: int
     """Where the recording, as far as it was asked for, begins."""
@@ -193,7 +194,14 @@ class Result:
     """Where trading begins: what lies before it, from ``start`` on, was used to calibrate."""
     end: int
     covered: float
-    """Share of the time from ``traded_from`` to ``end`` in which the strategy saw a valid book."""
+    """Share of the time from ``traded_from`` to ``end`` in which the book was proven, and the strategy
+    saw a valid one."""
+    touch: str
+    """What told the best bid and ask at the exchange: ``bbo`` between book messages, or ``depth`` alone."""
+    trade_holes: int
+    """Recorded holes in the trades while trading."""
+    warnings: tuple[str, ...]
+    """What is doubtful about it, a sentence each."""
     parameters: tuple[Parameter, ...]
     calibration: Calibration | None
     """None when everything was set: then nothing is cut off."""
@@ -266,6 +274,7 @@ class Result:
             "tick_size": plain(self.tick_size),
             "lot_size": plain(self.lot_size),
             "tick_source": self.tick_source,
+            "lot_source": self.lot_source,
             "clock": {
                 "mode": self.clock.mode,
                 "base_latency_ns": self.clock.base_latency_ns,
@@ -276,6 +285,7 @@ class Result:
                         "source": session.source,
                         "timed": session.timed,
                         "negative": session.negative,
+                        "latency_ns": None if session.latencies is None else asdict(session.latencies),
                     }
                     for session in self.clock.sessions
                 ],
@@ -284,6 +294,9 @@ class Result:
             "traded_from": iso(self.traded_from),
             "to": iso(self.end),
             "covered": self.covered,
+            "touch": self.touch,
+            "trade_holes": self.trade_holes,
+            "warnings": list(self.warnings),
             "parameters": [
                 {
                     "name": parameter.name,
@@ -318,7 +331,9 @@ def calibration_json(calibration: Calibration) -> dict[str, Any]:
         "intensity": intensity(calibration.intensity),
         "buys": intensity(calibration.buys),
         "sells": intensity(calibration.sells),
+        "touch": calibration.touch,
         "sweeps_inside_the_book": calibration.inside,
+        "share_inside_the_book": calibration.inside_share,
         "sweeps_without_a_book": calibration.without_book,
         "sigma": estimated(calibration.sigma),
         "grid_ns": calibration.grid_ns,

@@ -49,24 +49,30 @@ class Setting:
 
 
 _MS = 1_000_000
+_A_DAY, _A_YEAR = 86_400.0, 31_536_000.0  # s
 
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
+        # Bounds within which no product of a run leaves the floats, nor a price or time 64 bits.
+        Setting("A", NUMBER, "1/s", "rate at which orders at the mid are reached", low=1e-9, high=1e9),
+        Setting("k", NUMBER, "1/tick", "decay of that rate with distance", low=1e-9, high=1e6),
+        Setting("sigma", NUMBER, "tick/√s", "volatility of the mid", low=1e-9, high=1e9),
         Setting(
-            "A", NUMBER, "1/s", "rate at which orders at the mid are reached", low=0, low_is_allowed=False
+            "gamma", NUMBER, "1/(tick·order)", "risk aversion; inventory counted in orders", low=0, high=1e6
         ),
-        Setting("k", NUMBER, "1/tick", "decay of that rate with distance", low=0, low_is_allowed=False),
-        Setting("sigma", NUMBER, "tick/√s", "volatility of the mid", low=0, low_is_allowed=False),
-        Setting("gamma", NUMBER, "1/(tick·order)", "risk aversion; inventory counted in orders", low=0),
-        Setting("order_size", EXACT, "base", "size of one order", low=0, low_is_allowed=False),
+        Setting("order_size", EXACT, "base", "size of one order", low=0, high=1e15, low_is_allowed=False),
         # GLFT's own backtests hold at most ten average trades.
-        Setting("max_inventory", NUMBER, "orders", "most held, long or short", 10.0, low=1),
-        Setting("horizon", DURATION, "s", "how far ahead the strategy looks", low=0, low_is_allowed=False),
-        Setting("interval", DURATION, "s", "time between decisions", 100 * _MS, low=0.001),
-        Setting("base_latency", DURATION, "s", "least latency from the exchange to here", _MS, low=0),
-        Setting("order_latency", DURATION, "s", "from a decision to the exchange", _MS, low=0),
-        Setting("response_latency", DURATION, "s", "from the exchange to knowing of it", _MS, low=0),
+        Setting("max_inventory", NUMBER, "orders", "most held, long or short", 10.0, low=1, high=1e12),
+        Setting("horizon", DURATION, "s", "how far ahead the strategy looks", low=1e-6, high=_A_YEAR),
+        Setting("interval", DURATION, "s", "time between decisions", 100 * _MS, low=0.001, high=_A_DAY),
+        Setting(
+            "base_latency", DURATION, "s", "least latency from the exchange to here", _MS, low=0, high=_A_DAY
+        ),
+        Setting("order_latency", DURATION, "s", "from a decision to the exchange", _MS, low=0, high=_A_DAY),
+        Setting(
+            "response_latency", DURATION, "s", "from the exchange to knowing of it", _MS, low=0, high=_A_DAY
+        ),
         Setting("maker_fee", EXACT, "of notional", "paid a fill; below 0 a rebate", Decimal(0), -0.1, 0.1),
         # Every queued lot alike likely to be cancelled: no parameter to tune, and exact on average
         # where cancellations do not care for their place (the zero-intelligence exchange).
@@ -78,7 +84,7 @@ SETTINGS: dict[str, Setting] = {
             "power",
             words=tuple(sorted(RULES)),
         ),
-        Setting("queue_power", NUMBER, "", "n of the power rules", 1.0, low=0, high=10, low_is_allowed=False),
+        Setting("queue_power", NUMBER, "", "n of the power rules", 1.0, low=0.01, high=10),
     )
 }
 
@@ -134,6 +140,7 @@ def _parsed(setting: Setting, value: object) -> Value | None:
         exact = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    if not exact.is_finite():
+    # What no float holds, or only as 0, is beyond any bound.
+    if not math.isfinite(float(exact)) or (exact and not float(exact)):
         return None
     return exact if setting.kind == EXACT else float(exact)

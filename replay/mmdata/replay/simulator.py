@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import REPLACE, SPLICE
-from mmdata.datasets.book import Book
+from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import Market, load_market
 from mmdata.datasets.times import Moment, iso
 from mmdata.replay import _kernel as kernel
 from mmdata.replay import avellaneda_stoikov
 from mmdata.replay.attribution import EXACT, attribute
-from mmdata.replay.calibration import Calibration, Estimate, Touches, estimate
-from mmdata.replay.clock import MAPPED, Timeline, map_clock, recorded, timeline
+from mmdata.replay.calibration import BBO, DEPTH, Calibration, Estimate, Touches, estimate
+from mmdata.replay.caveats import caveats, trade_holes
+from mmdata.replay.clock import MAPPED, Clock, Timeline, map_clock, proof, recorded, timeline
+from mmdata.replay.fitness import Steps, order_steps, refuse_overlap
 from mmdata.replay.queues import RULES
 from mmdata.replay.result import Columns, ModelResult, Parameter, Result, joined
 from mmdata.replay.settings import DURATION, SETTINGS, Value, parse_settings, suggestion
@@ -45,6 +47,8 @@ _CALIBRATION_SHARE = 10  # of the time: the first tenth
 # The model's own inventory stays within three standard deviations of the most that may be held.
 _DEVIATIONS_HELD = 3
 _A_DAY = 86_400_000_000_000
+# Lots times ticks of a position stay within 64 bits, and so does all that is ever filled.
+_MOST_LOTS = 2**48
 
 
 def simulate(
@@ -64,13 +68,13 @@ def simulate(
 
     ``start`` and ``end``, half-open, are of the exchange's clock: ISO 8601 text (no zone is UTC, a bare
     date the UTC day), ns since the epoch or datetimes. ``fills`` names models of `MODELS`, in a sequence
-    or with commas between. ``settings`` are those of
-    `mmdata.replay.settings.SETTINGS`, as numbers or text; of A, k, sigma and order_size, what is not set
-    is estimated from the first tenth of the time, which is then not traded. The same arguments give the
-    same result, to the bit.
+    or with commas between. ``settings`` are those of `mmdata.replay.settings.SETTINGS`, as numbers or
+    text; of A, k, sigma and order_size, what is not set is estimated from the first tenth of the time
+    with a valid book, which is then not traded. The same arguments give the same result, to the bit.
 
     UsageError: a name or value that cannot be, a dataset without a valid book, too little to estimate
-    from, a clock that would show the future. DatasetError: a file is damaged.
+    from, a clock that would show the future, sessions that ran at the same time, a tick or lot that
+    changed. DatasetError: a file is damaged.
     """
     begin, until = span(start, end)
     models = _models(fills)
@@ -107,24 +111,33 @@ def run(
     if seed < 0:
         raise UsageError(f"seed was {seed}, expected a whole number from 0")
     mapped = map_clock(market, clock, _ns(given, "base_latency"))
+    refuse_overlap(market, start, end, mapped, by_event=True)
     times = timeline(market, mapped)
     begin, until = recorded(market, times, start, end)
+    steps = order_steps(market, mapped, begin, until)
     missing = [name for name in _ESTIMATED if name not in given]
-    traded_from = begin + (until - begin) // _CALIBRATION_SHARE if missing else begin
+    traded_from = begin
+    if missing:
+        whole = proof(times, begin, until)
+        if not whole.length:
+            raise _no_book(market, mapped, begin, until)
+        traded_from = whole.after(whole.length // _CALIBRATION_SHARE)
 
     engine = _Engine(market, times)
     engine.advance(traded_from)
     calibration = None
     if missing:
-        if missing != ["order_size"] and not engine.touches().two_sided.any():
-            raise _no_book(market, begin, traded_from)
-        calibration = estimate(market, times, engine.touches(), begin, traded_from, missing)
-    parameters = _parameters(market, given, calibration)
-    engine.seat(parameters, given, market, models, seed)
-    engine.decide_from(traded_from, until)
+        touches = engine.touches()
+        if missing != ["order_size"] and not touches.two_sided.any():
+            raise _no_book(market, mapped, begin, traded_from)
+        calibration = estimate(market, times, touches, begin, traded_from, missing)
+    parameters = _parameters(market, steps, given, calibration)
+    engine.seat(parameters, steps, given, models, seed)
+    engine.decide_from(traded_from)
+    before = int(engine.state[kernel.QUOTES])
     engine.advance(until)
     if not engine.quoted:
-        raise _no_book(market, traded_from, until)
+        raise _no_book(market, mapped, traded_from, until)
     return Result(
         exchange=market.exchange,
         symbol=market.symbol,
@@ -133,11 +146,15 @@ def run(
         tick_size=market.tick_size,
         lot_size=market.lot_size,
         tick_source=market.tick_source,
+        lot_source=market.lot_source,
         clock=mapped,
         start=begin,
         traded_from=traded_from,
         end=until,
-        covered=_covered(engine.tops[:, kernel.TOP_VALID] == 1, times.seen, traded_from, until),
+        covered=proof(times, traded_from, until).length / (until - traded_from),
+        touch=BBO if engine.state[kernel.QUOTES] > before else DEPTH,
+        trade_holes=trade_holes(market, mapped, traded_from, until),
+        warnings=caveats(market, mapped, times, traded_from, until),
         parameters=tuple(parameters.values()),
         calibration=calibration,
         last_mid2=int(engine.state[kernel.MID2]),
@@ -166,29 +183,25 @@ def _ns(given: Mapping[str, Value], name: str) -> int:
     return value
 
 
-def _no_book(market: Market, begin: int, until: int) -> UsageError:
+def _no_book(market: Market, clock: Clock, begin: int, until: int) -> UsageError:
     snapshots = int(np.isin(market.columns.kind, (REPLACE, SPLICE)).sum())
+    shifts = joined([f"{session.shift_ns / 1e9:.3f} s" for session in clock.sessions])
     return UsageError(
         f"{market.exchange} {market.symbol}: the strategy never saw a valid book with two sides between "
         f"{iso(begin)} and {iso(until)}; the recording holds {len(market.order)} book messages and "
         f"{snapshots} snapshots, and a book takes a snapshot and the messages that continue it; "
-        f"`mmdata validate` says where the chain breaks"
+        f"`mmdata validate` says where the chain breaks (the recorder's clock was shifted by {shifts} to the "
+        f"exchange's: one wrong event time shifts all that is seen)"
     )
 
 
-def _covered(valid: NDArray[np.bool_], seen: Ints, begin: int, until: int) -> float:
-    """Return the share of the time in which the last message seen left a valid book."""
-    edges = np.clip(np.append(seen, until), begin, until)
-    return float(np.diff(edges)[valid].sum() / (until - begin))
-
-
 def _parameters(
-    market: Market, given: Mapping[str, Value], calibration: Calibration | None
+    market: Market, steps: Steps, given: Mapping[str, Value], calibration: Calibration | None
 ) -> dict[str, Parameter]:
     """Return every parameter of the run, by name: set, default, estimated or derived."""
     found: dict[str, Parameter] = {}
 
-    def take(name: str, estimated: Estimate | None = None) -> None:
+    def take(name: str, estimated: Estimate | None = None, against: str = "") -> None:
         setting = SETTINGS[name]
         if name in given:
             found[name] = _shown(name, given[name], "set")
@@ -197,7 +210,7 @@ def _parameters(
                 name,
                 estimated.value,
                 setting.unit,
-                "estimated from the first tenth",
+                f"estimated from the first tenth{against}",
                 estimated.se,
                 estimated.n,
             )
@@ -205,16 +218,18 @@ def _parameters(
             found[name] = _shown(name, setting.default, "default")
 
     intensity = None if calibration is None else calibration.intensity
-    take("A", None if intensity is None else intensity.a)
-    take("k", None if intensity is None else intensity.k)
+    against = "" if calibration is None else _touch_of(calibration)
+    take("A", None if intensity is None else intensity.a, against)
+    take("k", None if intensity is None else intensity.k, against)
     take("sigma", None if calibration is None else calibration.sigma)
     if "order_size" in given:
-        found["order_size"] = _shown("order_size", _order_size(market, given["order_size"]), "set")
+        found["order_size"] = _shown("order_size", _order_size(market, steps, given["order_size"]), "set")
     else:
         assert calibration is not None
+        assert calibration.order_size is not None
         found["order_size"] = Parameter(
             "order_size",
-            calibration.order_size,
+            max(calibration.order_size // steps.lot_size, Decimal(1)) * steps.lot_size,
             SETTINGS["order_size"].unit,
             "estimated from the first tenth: the median trade",
             n=calibration.trades,
@@ -240,6 +255,13 @@ def _parameters(
         take(name)
     take("queue_power")
     return found
+
+
+def _touch_of(calibration: Calibration) -> str:
+    """Say against what touch sweeps were measured, and how often it was seen to be out of date."""
+    if not calibration.inside:
+        return f", touch by {calibration.touch}"
+    return f", touch by {calibration.touch}: {calibration.inside_share:.1%} of sweeps inside it"
 
 
 def _horizon(given: Mapping[str, Value], found: dict[str, Parameter]) -> None:
@@ -276,12 +298,14 @@ def _real(parameter: Parameter) -> float:
     return float(parameter.value)
 
 
-def _order_size(market: Market, size: Value) -> Decimal:
+def _order_size(market: Market, steps: Steps, size: Value) -> Decimal:
     assert isinstance(size, Decimal)
-    if size % market.lot_size:
+    with localcontext(EXACT):
+        off = size % steps.lot_size
+    if off:
         raise UsageError(
-            f"setting order_size was {size}, expected a multiple of {market.symbol}'s lot {market.lot_size} "
-            f"({market.tick_source})"
+            f"setting order_size was {size}, expected a multiple of {market.symbol}'s lot "
+            f"{steps.lot_size.normalize():f} ({steps.lot_source})"
         )
     return size
 
@@ -336,12 +360,16 @@ class _Engine:
     """The kernel with its arrays, which grow as needed; it goes on from where it stopped."""
 
     def __init__(self, market: Market, times: Timeline, book_capacity: int = 4096) -> None:
+        self._market = market
+        self._times = times
         self.feed = _feed(market, times)
         self.book = Book(market.columns, market.chain, book_capacity)
         self.tops = np.zeros((len(times.acts), kernel.TOP_SIZE), np.int64)
-        self.decisions = np.zeros((0, kernel.DECISION_SIZE), np.int64)
+        self._decisions = np.zeros((0, kernel.DECISION_SIZE), np.int64)
         self.state = np.zeros(kernel.ENGINE_SIZE, np.int64)
         self.state[kernel.NEXT_DECISION] = kernel.NEVER
+        self.state[[kernel.TOUCH, kernel.TOUCH + 1]] = NO_PRICE
+        self.state[[kernel.TOUCH_LOTS, kernel.TOUCH_LOTS + 1]] = kernel.NOT_TOLD
         self.lanes = _Lanes.of(
             (), np.zeros((0, kernel.WHOLE_SIZE), np.int64), np.zeros((0, kernel.REAL_SIZE)), 0, 0
         )
@@ -356,7 +384,7 @@ class _Engine:
                 self.book.sizes,
                 self.book.state,
                 self.tops,
-                self.decisions,
+                self._decisions,
                 self.state,
                 until,
             )
@@ -364,14 +392,16 @@ class _Engine:
                 return
             if stopped == kernel.BOOK_FULL:
                 self.book.grow()
+            elif stopped == kernel.DECISIONS_FULL:
+                self._decisions = np.concatenate((self._decisions, np.zeros_like(self._decisions)))
             else:
                 self.lanes.make_room(self.lanes.arrays.fill.shape[1])
 
     def seat(
         self,
         parameters: Mapping[str, Parameter],
+        steps: Steps,
         given: Mapping[str, Value],
-        market: Market,
         models: Sequence[str],
         seed: int,
         room: int = 1024,
@@ -379,10 +409,17 @@ class _Engine:
         """Set the lanes, one a fill model, and how they are connected to the exchange."""
         size = parameters["order_size"].value
         assert isinstance(size, Decimal)
-        lots = int(size / market.lot_size)
+        lots = int(size / self._market.lot_size)
+        most = math.floor(Decimal(_real(parameters["max_inventory"])) * lots)
+        if most > _MOST_LOTS:
+            raise UsageError(
+                f"setting max_inventory was {parameters['max_inventory'].value} orders of {size}, which is "
+                f"{most:.3g} units of {self._market.lot_size}, expected at most {_MOST_LOTS:.3g}"
+            )
         whole = np.zeros((len(models), kernel.WHOLE_SIZE), np.int64)
         whole[:, kernel.ORDER_LOTS] = lots
-        whole[:, kernel.MOST_LOTS] = math.floor(_real(parameters["max_inventory"]) * lots)
+        whole[:, kernel.MOST_LOTS] = most
+        whole[:, kernel.TICK_STEP] = int(steps.tick_size / self._market.tick_size)
         whole[:, kernel.QUEUE_RULE] = RULES[str(parameters["queue"].value)]
         whole[:, kernel.QUEUE_CORRECTED] = 1
         real = np.zeros((len(models), kernel.REAL_SIZE), np.float64)
@@ -399,11 +436,15 @@ class _Engine:
         self.state[kernel.ORDER_LATENCY] = _ns(given, "order_latency")
         self.state[kernel.RESPONSE_LATENCY] = _ns(given, "response_latency")
 
-    def decide_from(self, begin: int, until: int) -> None:
-        """Let the lanes decide at ``begin`` and then at each interval, as long as it is before ``until``."""
-        interval = int(self.state[kernel.INTERVAL])
-        self.decisions = np.zeros((-(-(until - begin) // interval), kernel.DECISION_SIZE), np.int64)
+    def decide_from(self, begin: int, room: int = 4096) -> None:
+        """Let the lanes decide at ``begin`` and then at each interval, while a valid book is seen."""
+        self._decisions = np.zeros((room, kernel.DECISION_SIZE), np.int64)
         self.state[kernel.NEXT_DECISION] = begin
+
+    @property
+    def decisions(self) -> Ints:
+        """The decisions that were made; (m, DECISION_SIZE)."""
+        return self._decisions[: self.state[kernel.DECISIONS]]
 
     @property
     def quoted(self) -> bool:
@@ -412,10 +453,10 @@ class _Engine:
 
     def touches(self) -> Touches:
         """Return best bid and ask as far as the engine has come."""
-        known = int(self.state[kernel.NEXT_MESSAGE])
-        tops = self.tops[:known]
-        return Touches(
-            self.feed.acts[:known],
+        tops = self.tops[: int(self.state[kernel.NEXT_MESSAGE])]
+        return Touches.of(
+            self._market,
+            self._times,
             tops[:, kernel.TOP_VALID] == 1,
             tops[:, kernel.TOP_BID],
             tops[:, kernel.TOP_ASK],
@@ -423,7 +464,7 @@ class _Engine:
 
 
 def _feed(market: Market, times: Timeline) -> kernel.Feed:
-    trades = market.trades
+    trades, quotes = market.trades, market.quotes
     return kernel.Feed(
         columns=market.columns,
         acts=times.acts,
@@ -432,6 +473,10 @@ def _feed(market: Market, times: Timeline) -> kernel.Feed:
         trade_side=trades.side[times.trade],
         trade_price=trades.price[times.trade],
         trade_size=trades.size[times.trade],
+        quote_acts=times.quote_acts,
+        quote_id=quotes.last_id,
+        quote_price=np.column_stack((quotes.bid_price, quotes.ask_price)),
+        quote_size=np.column_stack((quotes.bid_size, quotes.ask_size)),
     )
 
 
@@ -442,7 +487,7 @@ def _model_result(
     account = arrays.account[lane]
     rows = arrays.fill[lane, : account[kernel.FILLS]].copy()
     side, lots = rows[:, kernel.FILL_SIDE], rows[:, kernel.FILL_LOTS]
-    volume = market.lot_size * int(lots.sum())
+    volume = market.lot_size * sum(lots.tolist())
     rate = parameters["maker_fee"].value
     assert isinstance(rate, Decimal)
     prices = rows[:, kernel.FILL_PRICE]

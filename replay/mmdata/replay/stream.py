@@ -17,6 +17,7 @@ from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import NO_TIME, Market, load_market
 from mmdata.datasets.times import Moment, iso, to_ns
+from mmdata.replay.fitness import refuse_overlap
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,11 +134,12 @@ def replay(
     UTC day), ns since the epoch or datetimes. The book is built from before ``start``, so that it is
     right there. Trades that were asked for later over REST are left out: nobody saw them then.
 
-    UsageError: a time cannot be read, or the dataset holds nothing of the symbol. DatasetError: a file
-    is damaged. Both are raised by the call, before the first event.
+    UsageError: a time cannot be read, the dataset holds nothing of the symbol, or two sessions ran at
+    the same time. DatasetError: a file is damaged. Both are raised by the call, before the first event.
     """
     begin, until = span(start, end)
     market = load_market(Path(root), exchange, symbol, end=until)
+    refuse_overlap(market, begin, until, by_event=False)
     return events(market, begin)
 
 
@@ -156,7 +158,9 @@ def tops(
     are those of `replay`. No Python loop runs over the messages.
     """
     begin, until = span(start, end)
-    return tops_of(load_market(Path(root), exchange, symbol, end=until), begin)
+    market = load_market(Path(root), exchange, symbol, end=until)
+    refuse_overlap(market, begin, until, by_event=False)
+    return tops_of(market, begin)
 
 
 def span(start: Moment | None, end: Moment | None) -> tuple[int | None, int | None]:

@@ -1,0 +1,131 @@
+"""What a recording must be to be replayed as one: sessions that follow each other, one tick and one lot."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.grid import LOT, TICK, Instrument, Step, in_force
+from mmdata.datasets.market import NO_TIME, Market
+from mmdata.datasets.times import iso
+from mmdata.replay.clock import Clock, map_clock
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The tick and lot that orders have to keep, which may be coarser than the units of a recording."""
+
+    tick_size: Decimal
+    tick_source: str
+    lot_size: Decimal
+    lot_source: str
+
+
+def refuse_overlap(
+    market: Market, start: int | None, end: int | None, clock: Clock | None = None, *, by_event: bool
+) -> None:
+    """Raise UsageError when two sessions ran at the same time within ``[start, end)``.
+
+    One follows the other in the order of everything: played so, time would run backwards, or what the
+    later one saw of the overlap would act when the earlier had ended. ``start`` and ``end`` are of the
+    exchange's clock with ``by_event``, of the recorder's without.
+    """
+    clock = clock or map_clock(market)
+    spans = []
+    for session in range(len(market.sessions)):
+        raw, mapped = _arrivals(market, clock, session)
+        within = mapped if by_event else raw
+        kept = np.ones(len(raw), np.bool_) if start is None else within >= start
+        kept &= True if end is None else within < end
+        if kept.any():
+            spans.append(_Span.of(market.sessions[session], raw[kept], mapped[kept]))
+    spans.sort(key=lambda span: span.first)
+    for before, after in itertools.pairwise(spans):
+        # By both clocks: neither recorders whose clocks differ nor one wrong event time make an overlap.
+        by_recorder = max(before.raw_first, after.raw_first) < min(before.raw_last, after.raw_last)
+        if after.first < before.last and by_recorder:
+            raise UsageError(
+                f"{market.exchange} {market.symbol}: the sessions {before.name} and {after.name} both "
+                f"recorded {iso(after.first)} to {iso(min(before.last, after.last))} (the exchange's clock), "
+                f"and a replay can follow only one: choose a time in which one ran alone by --from and "
+                f"--to, or import all sources as one stream into a dataset of its own"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """When a session received: by the exchange's clock, and by its recorder's."""
+
+    name: str
+    first: int
+    last: int
+    raw_first: int
+    raw_last: int
+
+    @staticmethod
+    def of(name: str, raw: Ints, mapped: Ints) -> _Span:
+        return _Span(name, int(mapped.min()), int(mapped.max()), int(raw.min()), int(raw.max()))
+
+
+def _arrivals(market: Market, clock: Clock, session: int) -> tuple[Ints, Ints]:
+    """Return when what a session received arrived: by the recorder's clock, and by the exchange's."""
+    raw = np.concatenate(
+        [
+            told.ts_recv[(market.session_of(told.order) == session) & (told.ts_recv != NO_TIME)]
+            for told in (market, market.trades, market.quotes)
+        ]
+    )
+    return raw, raw + clock.sessions[session].shift_ns
+
+
+def order_steps(market: Market, clock: Clock, begin: int, until: int) -> Steps:
+    """Return tick and lot in force in ``[begin, until)``, by the exchange's clock.
+
+    UsageError: one of them changed in between; orders can keep only one.
+    """
+    told = _in_force(market, clock, begin, until)
+    tick, lot = (_only(market, of, told) for of in (TICK, LOT))
+    return Steps(
+        tick.tick_size if tick else market.tick_size,
+        tick.source if tick else market.tick_source,
+        lot.lot_size if lot else market.lot_size,
+        lot.source if lot else market.lot_source,
+    )
+
+
+def _in_force(market: Market, clock: Clock, begin: int, until: int) -> list[tuple[int, Instrument]]:
+    """Return what was in force, with the moment from which it was known.
+
+    What a session was told first holds from its beginning; one that was told nothing goes on with what
+    was known before it.
+    """
+    found: list[tuple[int, Instrument]] = []
+    rows = [(row.ts_recv + clock.sessions[row.session].shift_ns, row) for row in in_force(market.instruments)]
+    for session in range(len(market.sessions)):
+        _, mapped = _arrivals(market, clock, session)
+        if not ((mapped >= begin) & (mapped < until)).any():
+            continue
+        own = [(at, row) for at, row in rows if row.session == session]
+        own = own or [(at, row) for at, row in rows if row.session < session][-1:]
+        known = [at <= begin for at, _ in own]
+        found += [pair for pair in own[max(sum(known) - 1, 0) :] if pair[0] < until or pair is own[0]]
+    return found
+
+
+def _only(market: Market, of: Step, told: list[tuple[int, Instrument]]) -> Instrument | None:
+    for (_, before), (at, after) in itertools.pairwise(told):
+        if before.step(of) != after.step(of):
+            was, now = (f"{row.step(of).normalize():f} ({row.source})" for row in (before, after))
+            raise UsageError(
+                f"{market.exchange} {market.symbol}: the {of} changed from {was} to {now}, told at {iso(at)} "
+                f"by the exchange's clock, and orders keep one grid: end the simulation before it by --to, "
+                f"or begin it after by --from"
+            )
+    return told[-1][1] if told else None

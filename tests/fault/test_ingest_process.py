@@ -1,0 +1,105 @@
+"""The ingest process that dies or is stopped: nothing is lost, and what follows is not held up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec.structs
+import pytest
+
+from mmdata.recorder.capture import CaptureWriter, Header
+from mmdata.recorder.ingest_process import IngestProcess
+from mmdata.recorder.segments import capture_folder, pending
+from tests.builders import HEADER, LEVELS, depth, frame, rows
+from tests.integration.conftest import ENVIRONMENT, mmdata_command, write_job
+
+
+@pytest.fixture(autouse=True)
+def _children_find_the_wings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+
+
+def closed_segment(root: Path, header: Header = HEADER, count: int = 1) -> Path:
+    folder = capture_folder(root, "binance") / header.session
+    writer = CaptureWriter(folder, header, seconds=60, size=1 << 30)
+    for number in range(count):
+        line = frame(number, depth(100 + 5 * number, *LEVELS))
+        writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
+    path = writer.close()
+    assert path is not None
+    return path
+
+
+def test_child_that_dies_is_started_again_and_its_segment_stays(tmp_path: Path) -> None:
+    first = closed_segment(tmp_path)
+    second = closed_segment(tmp_path, msgspec.structs.replace(HEADER, session="20261121T090000Z-bbbbbb"))
+
+    async def run() -> IngestProcess:
+        async with IngestProcess(tmp_path, keep=True) as ingest:
+            os.kill(ingest.pid, signal.SIGKILL)
+            ingest.submit("binance", first)
+            ingest.submit("binance", second)
+            await ingest.drain(20)
+            return ingest
+
+    ingest = asyncio.run(run())
+    assert ingest.tallies["binance"].pending == 1
+    assert "the ingest process died over it; it stays" in ingest.warnings[0]
+    assert ingest.error is not None
+    assert ingest.error.exit_code == 70
+    assert pending(tmp_path, "binance") == [first]
+    assert len(rows(tmp_path, "depth")) == 3
+
+
+def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_session(tmp_path: Path) -> None:
+    folder = capture_folder(tmp_path, "binance") / HEADER.session
+    folder.mkdir(parents=True)
+    bad = folder / "000000.cap"
+    bad.write_bytes(b"# mmdata-capture 9 {}\n")
+    later = closed_segment(tmp_path, msgspec.structs.replace(HEADER, segment=1, first_frame=5))
+    other = closed_segment(tmp_path, msgspec.structs.replace(HEADER, session="20261121T090000Z-bbbbbb"))
+
+    async def run() -> IngestProcess:
+        async with IngestProcess(tmp_path, keep=True) as ingest:
+            for path in (bad, later, other):
+                ingest.submit("binance", path)
+            await ingest.drain(20)
+            return ingest
+
+    ingest = asyncio.run(run())
+    assert ingest.tallies["binance"].pending == 2
+    assert ingest.error is None
+    assert pending(tmp_path, "binance") == [bad, later]
+
+
+def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_start(tmp_path: Path) -> None:
+    path = closed_segment(tmp_path / "data", count=60_000)
+    venue = {
+        "exchange": "binance",
+        "symbols": ["BTCUSDT"],
+        "rest_url": "http://127.0.0.1:1",
+        "ws_url": "ws://127.0.0.1:1",
+    }
+    job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue])
+    with subprocess.Popen(
+        mmdata_command("record", job, "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as child:
+        time.sleep(2.0)  # the child process is reading the segment by now
+        begun = time.monotonic()
+        child.terminate()
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 0, err
+    assert time.monotonic() - begun < 4.0
+    assert json.loads(out)["venues"] == []
+    assert "stopped while ingesting" in json.loads(out)["warnings"][0]
+    assert path.exists()
