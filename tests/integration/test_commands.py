@@ -117,8 +117,9 @@ def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[s
     named = {parameter["name"]: parameter for parameter in answer["parameters"]}
     for name in ("A", "k", "sigma"):
         assert named[name]["unit"]
-        assert named[name]["source"] == "estimated from the first tenth"
+        assert named[name]["source"].startswith("estimated from the first tenth")
     assert answer["clock"]["sessions"][0]["source"]
+    assert answer["touch"] == "bbo"
 
 
 def test_setting_that_is_set_stands_in_the_result(demo: tuple[Path, dict[str, Any], str]) -> None:

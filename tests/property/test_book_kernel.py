@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SPLICE, Columns
-from mmdata.datasets.book import Book, rebuild
+from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, PENDING, REPLACE, SPLICE, Columns
+from mmdata.datasets.book import Book, proven, rebuild
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
 from mmdata.recorder.booksync import BookSync, Note
 
@@ -52,7 +52,8 @@ def test_levels_are_those_of_a_dictionary(messages: list[list[tuple[int, int, in
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("diff"), st.integers(1, 4), st.integers(0, 2)),  # width, ids skipped before it
-        st.tuples(st.just("snapshot"), st.integers(-6, 3), st.just(0)),  # id relative to the stream
+        # Id relative to the stream: behind it, or so far ahead that many messages lie below it.
+        st.tuples(st.just("snapshot"), st.one_of(st.integers(-6, 3), st.integers(-60, 60)), st.just(0)),
         st.tuples(st.just("disconnect"), st.just(0), st.just(0)),
     ),
     min_size=1,
@@ -95,5 +96,29 @@ def test_recorder_and_kernel_agree_on_when_a_spliced_book_is_valid(
                 kinds.append(GAP if action.next_id is not None else GAP_OPEN)
                 ids.append((NO_ID, NO_ID, NO_ID))
                 synced.append(sync.synced)
-    tops = rebuild(columns(kinds, ids, [[] for _ in kinds]), chain)
-    assert tops.valid.tolist() == synced
+    made = columns(kinds, ids, [[] for _ in kinds])
+    assert rebuild(made, chain).valid.tolist() == synced
+    assert proven(made, chain).tolist() == synced
+
+
+@given(st.sampled_from(["binance", "binance-usdm"]), st.integers(1, 200))
+@settings(deadline=None, max_examples=50)
+def test_recorder_and_kernel_keep_nothing_that_a_snapshot_ahead_of_the_stream_holds(
+    exchange: str, ahead: int
+) -> None:
+    sync = BookSync(CHAINS[exchange])
+    sync.connected()
+    sync.receive_snapshot(ahead)
+    made = columns(
+        [SPLICE, *[DIFF] * 300],
+        [(NO_ID, ahead, NO_ID), *((i, i, i - 1) for i in range(1, 301))],
+        [[] for _ in range(301)],
+    )
+    book = Book(made, CHAINS[exchange])
+    book.step(0)
+    for i in range(1, 301):
+        sync.receive(i, i, i - 1)
+        book.step(i)
+        assert sync.synced == book.valid == (i > ahead)
+        assert not sync._buffer
+        assert book.state[PENDING] == -1

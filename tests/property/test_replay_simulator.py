@@ -36,6 +36,7 @@ class Case:
     gamma: float
     half_spread: float
     fee: str
+    quoted: bool
 
     def sketch(self, until_ms: float = SPAN_MS, extra_hole: float | None = None) -> Sketch:
         """Return the market; with a hole more, what comes after it is the same."""
@@ -46,7 +47,7 @@ class Case:
             draws = rng.integers(0, 1 << 30, 12)
             latency = 1 + draws[0] % 7
             told = at < until_ms
-            if at // 10 in self.holes or (extra_hole is not None and at == extra_hole):
+            if told and (at // 10 in self.holes or at == extra_hole):
                 sketch.gap(at)
                 lost = True
             if draws[1] % 4 == 0:
@@ -61,6 +62,15 @@ class Case:
                 taker, price = ("buy", bid + 2) if draws[11] % 2 else ("sell", bid)
                 beyond = int(draws[9] % 3) * (1 if taker == "buy" else -1)
                 sketch.trade(at + 4, taker, price + beyond, 1 + int(draws[8] % 9), latency)
+            if told and self.quoted and draws[7] % 3:
+                moved = int(draws[6] % 5) - 2
+                after = at + int(draws[5] % 3) * 3  # now and then at the moment of the message
+                sketch.quote(
+                    after,
+                    (bid + moved, 1 + int(draws[4] % 20)),
+                    (bid + 2 + moved, 1 + int(draws[3] % 20)),
+                    latency,
+                )
         return sketch
 
     def run(self, sketch: Sketch, models: tuple[str, ...] = tuple(MODELS), end_ms: float = SPAN_MS) -> Result:
@@ -104,6 +114,7 @@ cases = st.builds(
     gamma=st.sampled_from([0.0, 0.01, 0.2]),
     half_spread=st.sampled_from([0.5, 1.0, 3.0]),
     fee=st.sampled_from(["0", "0.00021", "-0.0001"]),
+    quoted=st.booleans(),
 )
 
 
@@ -181,11 +192,15 @@ def test_no_decision_uses_what_was_not_visible_or_an_invalid_book(case: Case) ->
 
 @settings(max_examples=40, deadline=None)
 @given(cases, st.integers(10, 290))
-def test_a_hole_changes_nothing_before_it(case: Case, place: int) -> None:
+def test_a_hole_changes_nothing_before_the_last_message_that_proves_the_book(case: Case, place: int) -> None:
     hole = place * 10
-    whole, torn = case.run(case.sketch()), case.run(case.sketch(extra_hole=hole))
+    sketch = case.sketch(extra_hole=hole)
+    whole, torn = case.run(case.sketch()), case.run(sketch)
+    # The mark of the hole acts from the message before it on.
+    acts = timeline(sketch.market(), torn.clock).acts
+    begins = acts[np.searchsorted(acts, EPOCH + hole * MS, side="left") - 1]
     for before, after in zip(whole.models, torn.models, strict=True):
-        kept = before.columns.fill[before.columns.fill[:, kernel.FILL_TIME] < EPOCH + hole * MS]
+        kept = before.columns.fill[before.columns.fill[:, kernel.FILL_TIME] < begins]
         assert after.columns.fill[: len(kept)].tolist() == kept.tolist()
 
 
@@ -193,11 +208,16 @@ def test_a_hole_changes_nothing_before_it(case: Case, place: int) -> None:
 @given(cases, st.integers(10, 290))
 def test_what_comes_later_changes_nothing_before_it(case: Case, place: int) -> None:
     until = place * 10
-    whole, first = case.run(case.sketch()), case.run(case.sketch(until_ms=until), end_ms=until)
+    sketch = case.sketch(until_ms=until)
+    whole, first = case.run(case.sketch()), case.run(sketch, end_ms=until)
+    # A hole found later began with the last message before it.
+    proven_until = timeline(sketch.market(), first.clock).acts[-1]
     for all_, some in zip(whole.models, first.models, strict=True):
-        times = all_.columns.fill[:, kernel.FILL_TIME]
-        kept = all_.columns.fill[times < min(first.end, EPOCH + until * MS)]
-        assert some.columns.fill.tolist() == kept.tolist()
+        kept, found = (
+            model.columns.fill[model.columns.fill[:, kernel.FILL_TIME] < proven_until]
+            for model in (all_, some)
+        )
+        assert found.tolist() == kept.tolist()
 
 
 @settings(max_examples=40, deadline=None)

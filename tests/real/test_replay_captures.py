@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import polars as pl
 import pytest
 
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets.errors import UsageError
+from mmdata.datasets.market import Quotes, load_market
 from mmdata.replay import BookEvent, TradeEvent, calibrate, replay, simulate, tops, warm_up
 from mmdata.replay import _kernel as kernel
+from mmdata.replay.calibration import Touches, estimate
+from mmdata.replay.clock import map_clock, recorded, timeline
+from mmdata.replay.stream import build_tops
 
 pytestmark = pytest.mark.real
 
@@ -26,6 +32,7 @@ class Which(TypedDict):
 
 SPOT = Which(exchange="binance", symbol="BTCUSDT")
 PERPETUAL = Which(exchange="binance-usdm", symbol="BTCUSDT")
+SET = {"A": 1, "k": 0.1, "sigma": 20, "order_size": "0.01"}
 
 
 def test_the_stream_holds_every_message_and_trade_in_order_of_arrival(real_dataset: Path) -> None:
@@ -91,7 +98,7 @@ def test_a_seed_changes_the_poisson_model_only(real_dataset: Path) -> None:
 
 
 def test_the_raw_clock_is_refused(real_dataset: Path) -> None:
-    with pytest.raises(UsageError, match=r"26399 of 26399 messages and trades were"):
+    with pytest.raises(UsageError, match=r"26399 of 26399 messages, trades and quotes were"):
         simulate(real_dataset, **SPOT, clock="raw")
 
 
@@ -99,8 +106,7 @@ def test_okx_s_short_log_is_too_short_to_calibrate_but_not_to_trade(real_dataset
     which = Which(exchange="okx", symbol="BTC-USDT")
     with pytest.raises(UsageError, match="--set"):
         simulate(real_dataset, **which)
-    values = {"A": 1, "k": 0.1, "sigma": 20, "order_size": "0.01"}
-    result = simulate(real_dataset, **which, settings=values)
+    result = simulate(real_dataset, **which, settings=SET)
     assert result.calibration is None
     assert result.model("poisson").fills > 0
 
@@ -112,7 +118,44 @@ def test_calibration_of_a_stretch(real_dataset: Path) -> None:
     assert found.sells is not None
     assert 0 < found.intensity.k.value < 1
     assert found.intensity.k.se is not None
-    assert found.intensity.k.se < 0.05 * found.intensity.k.value
+    assert found.intensity.k.se < 0.2 * found.intensity.k.value
+    assert found.touch == "bbo"
+    assert found.inside_share < 0.03
+
+
+def test_the_touch_of_the_last_message_says_little_of_k_and_says_so(real_dataset: Path) -> None:
+    """Against the venue's own touch sweeps reach a third as far; the errors reach from one to the other."""
+    for which, nearest in ((SPOT, 0.0164), (PERPETUAL, 0.242)):
+        market = load_market(real_dataset, **which)
+        bare = replace(market, quotes=Quotes.none())
+        times = timeline(bare, map_clock(bare))
+        rows = build_tops(bare)
+        touches = Touches.of(bare, times, rows[:, 0] == 1, rows[:, 1], rows[:, 3])
+        found = estimate(bare, times, touches, *recorded(bare, times, None, None), ("A", "k"))
+        assert found.touch == "depth"
+        assert found.inside_share > 0.05
+        assert found.intensity is not None
+        assert found.intensity.k.se is not None
+        assert found.intensity.k.value < nearest
+        assert found.intensity.k.value + found.intensity.k.se > nearest
+
+
+@pytest.mark.parametrize("which", [SPOT, PERPETUAL])
+def test_no_order_rests_that_would_have_crossed_the_venue_s_own_touch(
+    real_dataset: Path, which: Which
+) -> None:
+    market = load_market(real_dataset, **which)
+    acts = timeline(market, map_clock(market)).quote_acts
+    result = simulate(real_dataset, **which, settings=SET)
+    assert result.touch == "bbo"
+    for model in result.models:
+        fills = model.columns.fill
+        at = np.searchsorted(acts, fills[:, kernel.FILL_PLACED], side="right") - 1
+        price = fills[:, kernel.FILL_PRICE]
+        bought = fills[:, kernel.FILL_SIDE] > 0
+        crossed = np.where(bought, market.quotes.ask_price[at] <= price, market.quotes.bid_price[at] >= price)
+        assert len(fills) > 100
+        assert not crossed.any()
 
 
 def test_warmed_up_nothing_real_is_compiled_any_more(real_dataset: Path) -> None:

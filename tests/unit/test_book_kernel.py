@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE, Columns
-from mmdata.datasets.book import NO_PRICE, Book, rebuild
-from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
+from mmdata.datasets._kernel import (
+    ASK,
+    BID,
+    DIFF,
+    GAP,
+    GAP_OPEN,
+    PENDING,
+    REPLACE,
+    SESSION,
+    SPLICE,
+    Columns,
+    level_known,
+)
+from mmdata.datasets.book import NO_PRICE, Book, proven, rebuild
+from mmdata.datasets.chain import CHAINS, NO_ID, UNCHAINED, ChainRule
 
 SPOT, USDM, OKX = CHAINS["binance"], CHAINS["binance-usdm"], CHAINS["okx"]
 Levels = list[tuple[str, int, int]]
@@ -109,6 +121,81 @@ def test_new_session_continues_the_book_only_if_its_first_message_continues_the_
     head = (diff(100, 104, []), splice(103, TWO_SIDES), mark(SESSION))
     assert valid_after(columns(*head, diff(105, 106, [])), SPOT) == [False, True, False, True]
     assert valid_after(columns(*head, diff(107, 108, [])), SPOT) == [False, True, False, False]
+
+
+def test_new_session_without_ids_waits_for_a_whole_book() -> None:
+    """Nothing says that its first message continues a book of an hour ago."""
+    made = columns(
+        mark(SESSION),
+        (REPLACE, NO_ID, NO_ID, NO_ID, TWO_SIDES),
+        (DIFF, NO_ID, NO_ID, NO_ID, [("bid", 100, 6)]),
+        mark(SESSION),
+        (DIFF, NO_ID, NO_ID, NO_ID, [("bid", 100, 7)]),
+        (REPLACE, NO_ID, NO_ID, NO_ID, TWO_SIDES),
+    )
+    for chain in (OKX, ChainRule(UNCHAINED, spliced=False, max_depth=0)):
+        assert valid_after(made, chain) == [False, True, True, False, False, True]
+
+
+def test_new_session_with_ids_does_not_continue_a_book_without() -> None:
+    head = (mark(SESSION), (REPLACE, NO_ID, NO_ID, NO_ID, TWO_SIDES), mark(SESSION))
+    assert valid_after(columns(*head, diff(105, 106, [], prev=NO_ID)), OKX)[-1] is False
+    assert valid_after(columns(*head, diff(105, 106, [], prev=NO_ID)), SPOT)[-1] is False
+
+
+def test_messages_that_a_waiting_snapshot_holds_are_looked_at_once() -> None:
+    """The snapshot is far ahead of the stream: nothing below it may pile up, or each message costs all."""
+    made = columns(
+        diff(90, 94, []), splice(120, TWO_SIDES), *(diff(i, i, [("bid", 100, i)]) for i in range(95, 123))
+    )
+    book = Book(made, SPOT)
+    for message in range(len(made.kind)):
+        assert book.state[PENDING] in (-1, message - 1)
+        book.step(message)
+    assert book.valid
+    assert book.id == 122
+    assert book.bids(1) == [(100, 122)]
+
+
+def test_an_older_snapshot_than_the_one_that_dropped_messages_does_not_bridge() -> None:
+    made = columns(
+        diff(90, 94, []), diff(95, 99, []), splice(99, TWO_SIDES), splice(92, TWO_SIDES), diff(100, 104, [])
+    )
+    assert valid_after(made, SPOT) == [False] * 5
+    assert valid_after(columns(*rows_of(made), splice(99, TWO_SIDES)), SPOT)[-1]
+
+
+def rows_of(made: Columns) -> list[tuple[int, int, int, int, Levels]]:
+    return [
+        (int(kind), int(first), int(last), int(prev), TWO_SIDES if kind == SPLICE else [])
+        for kind, first, last, prev in zip(made.kind, made.first_id, made.last_id, made.prev_id, strict=True)
+    ]
+
+
+def test_ids_alone_say_where_the_book_is_proven() -> None:
+    made = columns(
+        mark(SESSION),
+        diff(100, 104, [("bid", 98, 1)]),
+        splice(103, TWO_SIDES),
+        diff(105, 109, []),
+        diff(115, 119, []),
+        splice(116, TWO_SIDES),
+        mark(GAP_OPEN),
+    )
+    assert proven(made, SPOT).tolist() == valid_after(made, SPOT)
+    assert proven(made, SPOT).tolist() == [False, False, True, True, False, True, False]
+
+
+def test_beyond_a_full_window_a_price_is_unknown() -> None:
+    full: Levels = [("bid", 1000 - i, 1) for i in range(400)] + [("ask", 1001 + i, 1) for i in range(399)]
+    book = Book(columns((REPLACE, 1, 1, -1, full)), OKX)
+    book.step(0)
+    assert level_known(book.keys, book.state, BID, 601)
+    assert not level_known(book.keys, book.state, BID, 600)
+    assert level_known(book.keys, book.state, ASK, 5000)  # 399 of 400: all that there are
+    whole = Book(columns((REPLACE, 1, 1, -1, full)), SPOT)
+    whole.step(0)
+    assert level_known(whole.keys, whole.state, BID, 1)
 
 
 def test_audit_of_a_valid_book_changes_nothing() -> None:

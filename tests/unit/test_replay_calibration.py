@@ -126,18 +126,123 @@ def test_a_sweep_is_measured_against_the_book_strictly_before_it() -> None:
     assert found.intensity.k.value == pytest.approx(math.log(3 / 2))  # always two ticks beyond
 
 
-def test_trades_inside_an_outdated_book_are_left_out_and_counted() -> None:
+def moving(told_ms: int | None, *, quoted: bool = False, prints: bool = True, seed: int = 0) -> Market:
+    """Return a mid that walks by ticks, sweeps of A = 8, k = 1/2 from the touch, a book told now and then.
+
+    ``quoted``: the venue tells the touch at each move. ``prints``: a sweep prints each price that it met.
+    """
+    a, k, seconds = 8.0, 0.5, 200.0
+    rng = np.random.default_rng(seed)
+    moves = np.sort(rng.uniform(0, seconds, rng.poisson(9 * seconds)))
+    bids = 100_000 + np.concatenate(([0], np.cumsum(rng.choice([-1, 1], len(moves)))))
+    sweeps = np.sort(rng.uniform(0, seconds, rng.poisson(2 * a * math.exp(-k / 2) * seconds)))
+    events: list[tuple[float, int, int]] = [(at, 0, 0) for at in sweeps]
+    if quoted:
+        events += [(at, 2, i + 1) for i, at in enumerate(moves)]
+    book_at = moves if told_ms is None else np.arange(told_ms / 1e3, seconds, told_ms / 1e3)
+    events += [(at, 1, int(np.searchsorted(moves, at, side="right"))) for at in book_at]
+    sketch = Sketch()
+    sketch.book(0, {100_000: 5}, {100_001: 5})
+    for at, what, move in sorted(events):
+        if what == 0:
+            bid = int(bids[np.searchsorted(moves, at)])
+            side, beyond = rng.integers(2), int(rng.geometric(1 - math.exp(-k))) - 1
+            for reached in range(beyond + 1) if prints else (beyond,):
+                price = bid + 1 + reached if side else bid - reached
+                sketch.trade(at * 1e3, "buy" if side else "sell", price, 1)
+        elif what == 1:
+            sketch.book(at * 1e3, {int(bids[move]): 5}, {int(bids[move]) + 1: 5})
+        else:
+            sketch.quote(at * 1e3, (int(bids[move]), 5), (int(bids[move]) + 1, 5))
+    return sketch.market()
+
+
+def test_the_venue_s_own_touch_gives_a_and_k_however_seldom_the_book_is_told() -> None:
+    live = calibrated(moving(None), "A", "k")
+    quoted = calibrated(moving(500, quoted=True), "A", "k")
+    assert (live.touch, quoted.touch) == ("depth", "bbo")
+    assert live.inside == quoted.inside == 0
+    assert live.intensity is not None
+    assert quoted.intensity is not None
+    assert quoted.intensity.k == live.intensity.k
+    assert quoted.intensity.a.value == pytest.approx(live.intensity.a.value, rel=1e-3)
+    for found, truth in ((live.intensity.a, 8.0), (live.intensity.k, 0.5)):
+        assert found.se is not None
+        assert found.se < 0.05 * truth
+        assert abs(found.value - truth) < 3 * found.se
+
+
+def test_an_old_touch_puts_sweeps_inside_it_and_widens_the_errors_without_moving_the_estimate() -> None:
+    """Counting only the sweeps outside would say k = 0.39."""
+    found = calibrated(moving(500), "A", "k")
+    assert found.touch == "depth"
+    assert 0.1 < found.inside_share < 0.3
+    assert found.intensity is not None
+    assert not found.by_own_price
+    a, k = found.intensity.a, found.intensity.k
+    assert a.se is not None
+    assert k.se is not None
+    assert k.value == pytest.approx(0.5, abs=0.05)
+    assert a.value == pytest.approx(8.0, abs=0.8)
+    assert 0.08 < k.se < 0.25
+
+
+def test_an_old_touch_says_nothing_of_k_unless_the_sweeps_own_prices_bear_it_out() -> None:
+    with pytest.raises(UsageError, match=r"none of them traded at more than one price.*\(record bbo to know"):
+        calibrated(moving(500, prints=False), "k")
+
+
+def at_the_touch(*, further: int) -> Market:
+    """Return sweeps that stop at a touch which the book tells late, but for a few that go on by a tick."""
+    sketch, bid = Sketch(), 1000
+    rng = np.random.default_rng(2)
+    sketch.book(0, {bid: 5}, {bid + 1: 5})
+    for at in range(100, 10_000, 100):
+        bid += int(rng.choice([-9, 9]))
+        side = int(rng.integers(2))
+        best = bid + 1 if side else bid
+        sketch.trade(at, "buy" if side else "sell", best, 1)
+        if at // 100 <= further:
+            sketch.trade(at, "buy" if side else "sell", best + (1 if side else -1), 1)
+        sketch.book(at + 50, {bid: 5}, {bid + 1: 5})
+    return sketch.market()
+
+
+def test_a_touch_too_uncertain_leaves_the_sweeps_own_first_price_to_measure_from() -> None:
+    with pytest.raises(UsageError, match="2 of them traded at more than one price"):
+        calibrated(at_the_touch(further=2), "k")
+    found = calibrated(at_the_touch(further=9), "A", "k")
+    assert found.by_own_price
+    assert found.intensity is not None
+    assert found.intensity.k.value == pytest.approx(math.log(1 + 99 / 9))
+    assert found.intensity.k.se is not None
+    assert found.intensity.k.se > 1
+
+
+def test_a_calibration_that_was_not_seen_to_be_out_of_date_is_the_textbook_s() -> None:
     sketch = Sketch()
     sketch.book(0, {100: 5}, {104: 5})
     for at in range(10, 200, 10):
         sketch.trade(at, "buy", 104 + at % 20 // 10, 1)
-        sketch.trade(at + 5, "buy", 102, 1)
     sketch.diff(300, {99: 1})
     found = calibrated(sketch.market(), "A", "k")
     assert found.intensity is not None
-    assert (found.intensity.a.n, found.inside) == (19, 19)
-    assert found.buys == calibrated(sketch.market(), "A", "k").buys
+    assert (found.intensity.a.n, found.inside, found.inside_share) == (19, 0, 0.0)
+    assert found.buys is not None
     assert found.sells is None  # none sold
+
+
+def test_quotes_not_seen_by_the_end_are_not_used() -> None:
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102: 5})
+    for at in range(10, 300, 10):
+        sketch.trade(at, "buy", 103, 1)
+    sketch.quote(5, (100, 1), (101, 1), latency=1000)
+    sketch.diff(400, {100: 6})
+    found = calibrated(sketch.market(), "k", until_ms=350)
+    assert found.touch == "depth"
+    assert found.intensity is not None
+    assert found.intensity.k.value == pytest.approx(math.log(2))  # a tick beyond 102
 
 
 def test_sigma_leaves_out_what_a_hole_hides() -> None:

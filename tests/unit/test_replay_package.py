@@ -69,8 +69,10 @@ def test_after_warming_up_nothing_more_is_compiled() -> None:
         low = 100 + 3 * (at // 70 % 2)
         sketch.diff(at, {80 - at // 10 % 7: at % 9})
         sketch.book(at, {low: 5}, {low + 2: 5})
-        sketch.trade(at, "buy", 102 + at // 10 % 3, 4)
-        sketch.trade(at, "sell", 100 - at // 10 % 3, 4)
+        sketch.quote(at + 1, (low, 4), (low + 2, 6))
+        for beyond in range(at // 10 % 3 + 1):
+            sketch.trade(at + 2, "buy", 102 + beyond, 4)
+            sketch.trade(at + 2, "sell", 100 - beyond, 4)
     market = sketch.market()
     run(market)
     result = run(market, settings=parse_settings({"A": 5, "k": 2, "sigma": 1, "order_size": 3}))

@@ -27,7 +27,7 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"gama": 1}, "setting 'gama' is not known; did you mean gamma?"),
         ({"a": 1}, "setting 'a' is not known; did you mean A?"),
         ({"zzz": 1}, "setting 'zzz' is not known, expected one of A, k, sigma"),
-        ({"k": "0"}, "setting k was '0', expected a number in 1/tick from 0 (itself excluded)"),
+        ({"k": "0"}, "setting k was '0', expected a number in 1/tick from 1e-09 to 1e+06"),
         ({"k": "fast"}, "setting k was 'fast', expected a number in 1/tick"),
         ({"k": float("nan")}, "setting k was nan, expected"),
         ({"k": True}, "setting k was True, expected"),
@@ -35,7 +35,7 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"interval": "0s"}, "setting interval was '0s', expected a duration such as 100ms"),
         ({"order_latency": -1}, "setting order_latency was -1, expected a duration"),
         ({"max_inventory": 0.5}, "setting max_inventory was 0.5, expected a number in orders from 1"),
-        ({"maker_fee": "2"}, "setting maker_fee was '2', expected a number in of notional from -0.1 to 0.1"),
+        ({"maker_fee": "2"}, "setting maker_fee was '2', expected a number of notional from -0.1 to 0.1"),
         ({"queue": "fifo"}, "setting queue was 'fifo', expected one of log, log2, power"),
     ],
 )

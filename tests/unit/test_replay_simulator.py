@@ -14,6 +14,7 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ MS = 1_000_000
 SET = {"A": 1, "k": 1, "sigma": 1, "gamma": 0, "order_size": 3, "max_inventory": 10}
 
 
-def simulated(sketch: Sketch, *models: str, seed: int = 0, **settings: object) -> Result:
+def simulated(sketch: Sketch, *models: str, seed: int = 0, **settings: Any) -> Result:
     return run(
         sketch.market(),
         models=models or tuple(MODELS),
@@ -279,35 +280,197 @@ def test_inventory_shifts_both_quotes_down() -> None:
     assert fills(result, "trade-through") == [(150, "buy", 100, 3), (260, "buy", 99, 3)]
 
 
+# The touch between book messages.
+
+
+def rejected(sketch: Sketch, **settings: Any) -> dict[str, int]:
+    return {model.model: model.rejected for model in simulated(sketch, **settings).models}
+
+
+def test_an_order_that_would_cross_the_quote_of_that_moment_is_rejected() -> None:
+    """The last message says 100 to 102; a quote says that the ask has come to 100: the bid crosses it."""
+    sketch = quiet()
+    sketch.quote(100.5, (98, 5), (100, 5))
+    sketch.diff(150, {100: 0}, {100: 5})
+    result = simulated(sketch)
+    assert {model.rejected for model in result.models} == {1}
+    assert result.touch == "bbo"
+    without = quiet()
+    without.diff(150, {100: 0}, {100: 5})
+    assert set(rejected(without).values()) == {0}
+    assert simulated(without).touch == "depth"
+
+
+def test_a_quote_fills_what_the_opposite_best_price_reaches() -> None:
+    sketch = quiet()
+    sketch.quote(150, (98, 5), (100, 5))
+    sketch.diff(180, {97: 1})
+    result = simulated(sketch, A=1e-9)
+    assert fills(result, "price-cross") == fills(result, "l2-queue") == [(150, "buy", 100, 3)]
+    assert fills(result, "trade-through") == fills(result, "poisson") == []
+
+
+def test_quotes_move_the_mid_at_the_exchange() -> None:
+    sketch = quiet()
+    sketch.quote(150, (101, 5), (103, 5))
+    sketch.trade(160, "sell", 99, 1)
+    sketch.quote(170, (103, 5), (105, 5))
+    result = simulated(sketch, "trade-through")
+    row = result.models[0].columns.fill[0]
+    assert (row[kernel.FILL_PRICE], row[kernel.FILL_MID2]) == (100, 204)
+
+
+def test_at_one_moment_the_ids_say_which_of_message_and_quote_is_newer() -> None:
+    """A quote told before the message, of the same moment, is in it already."""
+    sketch = quiet()
+    sketch.quote(100.5, (98, 5), (100, 5))
+    sketch.diff(100.5, {99: 6})
+    sketch.diff(150, {99: 7})
+    assert set(rejected(sketch).values()) == {0}
+    sketch = quiet()
+    sketch.diff(100.5, {99: 6})
+    sketch.quote(100.5, (98, 5), (100, 5))
+    sketch.diff(150, {99: 7})
+    assert set(rejected(sketch).values()) == {1}
+
+
+def test_quotes_tell_nothing_while_the_book_is_not_proven() -> None:
+    sketch = quiet()
+    sketch.diff(100, {99: 6})
+    sketch.gap(140)
+    sketch.quote(150, (97, 5), (98, 5))
+    sketch.book(190, {100: 5}, {102: 5})
+    sketch.diff(280, {98: 1})
+    result = simulated(sketch, "price-cross")
+    assert fills(result, "price-cross") == []
+    assert result.last_mid2 == 202
+
+
+def test_an_order_finds_in_its_queue_what_the_quote_of_that_moment_shows() -> None:
+    """The message shows 5 at 100, the quote after it 2: the third lot that trades is ours."""
+    sketch = quiet()
+    sketch.quote(100.5, (100, 2), (102, 5))
+    sketch.trade(150, "sell", 100, 3)
+    sketch.diff(180, {98: 1})
+    assert fills(simulated(sketch, "l2-queue"), "l2-queue") == [(150, "buy", 100, 1)]
+
+
+def test_without_quotes_trades_tell_where_the_touch_went() -> None:
+    """A taker sold at 98 where the last message has the bid at 100: the ask follows to 100."""
+    sketch = quiet()
+    sketch.trade(100.5, "sell", 98, 1)
+    sketch.diff(150, {100: 0, 98: 5}, {100: 5})
+    assert set(rejected(sketch).values()) == {1}
+    sketch = quiet()
+    sketch.trade(100.5, "buy", 100, 1)  # an ask stood at 100: our bid there would have met it
+    sketch.diff(150, {100: 0, 98: 5}, {100: 5})
+    assert set(rejected(sketch).values()) == {1}
+    sketch = quiet()
+    sketch.trade(100.5, "sell", 100, 1)  # at the best bid: nothing moved
+    sketch.diff(150, {98: 5})
+    assert set(rejected(sketch).values()) == {0}
+
+
+def test_a_maker_met_at_or_beyond_the_order_would_have_met_the_order_first() -> None:
+    """A taker bought at 100 while our bid stood at 100: the ask that it met came to our bid before."""
+    sketch = quiet()
+    sketch.trade(150, "buy", 100, 1)
+    sketch.diff(180, {97: 1})
+    result = simulated(sketch, A=1e-9)
+    assert fills(result, "price-cross") == fills(result, "l2-queue") == [(150, "buy", 100, 3)]
+    assert fills(result, "trade-through") == []
+
+
+def test_beyond_a_full_window_the_size_shown_is_unknown_and_the_queue_is_left_alone() -> None:
+    """50 before the order at 900; the level leaves the window of 400 and comes back: 50 still are."""
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {**{102 + 2 * i: 5 for i in range(399)}, 900: 50})
+    sketch.diff(300, asks={103 + 2 * i: 5 for i in range(10)})
+    sketch.diff(400, asks={**{103 + 2 * i: 0 for i in range(10)}, 900: 50})
+    sketch.trade(500, "buy", 900, 1)
+    sketch.diff(550, {100: 6})
+    assert fills(simulated(sketch, "l2-queue", k=1 / 799), "l2-queue") == []
+
+
+def test_an_order_beyond_the_window_stands_last_once_its_level_is_told() -> None:
+    """Placed while 900 is out of the window; when the level is told, all 7 shown are before the order."""
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102 + i: 5 for i in range(400)})
+    sketch.diff(150, asks={**{102 + i: 0 for i in range(1, 300)}, 900: 7})
+    sketch.trade(160, "buy", 900, 8)
+    sketch.diff(250, {100: 6})
+    assert fills(simulated(sketch, "l2-queue", k=1 / 799), "l2-queue") == [(160, "sell", 900, 1)]
+
+
 # Holes.
 
 
 def test_orders_are_taken_off_and_stand_again_once_the_book_is_valid() -> None:
     sketch = quiet()
+    sketch.diff(144, {98: 1})
     sketch.gap(145)
     sketch.trade(150, "sell", 90, 9)
     sketch.book(310, {100: 5}, {102: 5})
-    sketch.trade(320, "sell", 90, 9)
+    sketch.trade(320, "sell", 99, 9)
     sketch.trade(450, "sell", 99, 1)
     sketch.diff(501, {98: 1})
     result = simulated(sketch)
     assert fills(result, "trade-through") == [(450, "buy", 100, 3)]
     assert result.model("trade-through").withdrawn == 2
-    # Seen valid from 1 to 146 and from 311 to 501 (+ 1 ns) of 501 ms.
-    assert result.covered == pytest.approx((145 + 190) / 501, abs=1e-6)
+    # Proven and seen from 1 to 144, and from 311 to 501 (+ 1 ns), of 501 ms.
+    assert result.covered == pytest.approx((143 + 190) / 501, abs=1e-6)
 
 
-def test_no_decision_is_made_while_the_book_is_invalid() -> None:
+def test_one_decision_says_that_the_book_is_invalid_and_the_next_is_made_on_news() -> None:
     sketch = quiet()
     sketch.gap(145)
-    sketch.book(310, {100: 5}, {102: 5})
-    sketch.diff(501, {98: 1})
+    sketch.book(810, {100: 5}, {102: 5})
+    sketch.diff(1001, {98: 1})
     decisions = simulated(sketch).models[0].columns.decision
-    assert decisions[:, kernel.DECISION_QUOTED].tolist() == [0, 1, 0, 0, 1, 1]
+    assert decisions[:, kernel.DECISION_QUOTED].tolist() == [0, 1, 0, 1, 1]
+    times = (decisions[:, kernel.DECISION_TIME] - EPOCH) / MS
+    assert times.tolist() == [0, 100, 200, 900, 1000]
+
+
+def test_a_hole_of_a_year_takes_no_room() -> None:
+    sketch = quiet()
+    sketch.gap(145)
+    year = 365 * 86_400_000
+    sketch.book(year, {100: 5}, {102: 5})
+    sketch.diff(year + 250, {98: 1})
+    assert len(simulated(sketch, interval="1ms").models[0].columns.decision) < 1000
+
+
+def test_a_hole_begins_when_the_book_was_last_proven_not_when_it_was_found() -> None:
+    """Silent from 100 ms on, noticed at 30 s: what the orders met in between nobody knows."""
+    sketch = quiet()
+    sketch.diff(100, {98: 1})
+    sketch.gap(30_000)
+    sketch.trade(20_000, "sell", 99, 1)
+    sketch.book(30_100, {100: 5}, {102: 5})
+    sketch.diff(30_201, {98: 2})
+    result = simulated(sketch, A=50)
+    # The strategy goes on quoting, as it would have: into a book that is not proven.
+    assert {model.fills for model in result.models} == {0}
+    assert result.model("poisson").unplaced > 0
+    assert result.covered == pytest.approx((99 + 100) / 30_201, abs=1e-6)
+
+
+def test_the_message_that_breaks_the_chain_ends_the_proof_at_the_message_before_it() -> None:
+    sketch = quiet()
+    sketch.diff(100, {98: 1})
+    sketch.diff(5000, {98: 2})
+    sketch.diff(5100, {98: 1})
+    market = sketch.market()
+    market.columns.prev_id[3] = 77
+    result = run(market, settings=parse_settings({**SET, "A": 50}))
+    assert {model.fills for model in result.models} == {0}
+    assert result.covered == pytest.approx(99 / 5100, abs=1e-6)
 
 
 def test_an_order_that_reaches_an_invalid_book_is_not_placed() -> None:
     sketch = quiet()
+    sketch.diff(100.4, {98: 1})
     sketch.gap(100.5)
     sketch.book(310, {100: 5}, {102: 5})
     result = simulated(sketch)
@@ -383,7 +546,8 @@ def test_what_is_not_set_comes_from_the_first_tenth_which_is_not_traded() -> Non
     size = result.parameter("order_size")
     assert (size.value, size.n) == (2, 9)
     assert "first tenth" in size.source
-    assert result.traded_from == EPOCH + 100 * MS
+    # Of the time from 1 ms on, when the book was first seen.
+    assert result.traded_from == EPOCH + 100 * MS + 900_000
     assert result.calibration is not None
     assert result.calibration.end == result.traded_from
     for model in result.models:
@@ -434,13 +598,144 @@ def test_an_empty_dataset_is_refused(tmp_path: Path) -> None:
         simulate(tmp_path, exchange="binance", symbol="BTCUSDT")
 
 
+def test_tick_and_lot_that_orders_keep_may_be_coarser_than_the_recording_s_units() -> None:
+    """The exchange's tick is 4 units: the bid from 100 down to 100, the ask from 102 up to 104."""
+    sketch = quiet()
+    sketch.instrument(0, Decimal(4), Decimal(3))
+    sketch.trade(150, "sell", 99, 1)
+    sketch.trade(160, "buy", 105, 1)
+    sketch.diff(180, {98: 1})
+    assert fills(simulated(sketch, "trade-through"), "trade-through") == [
+        (150, "buy", 100, 3),
+        (160, "sell", 104, 3),
+    ]
+    with pytest.raises(UsageError, match=r"order_size was 2, expected a multiple of SKETCH's lot 3 \(venue"):
+        simulated(sketch, order_size=2)
+    assert kernel.quantise(100.5, 101.5, 100, 102, 5) == (100, 105)
+    assert kernel.quantise(100.5, 101.5, 96, 99, 5) == (95, 105)
+
+
+def test_an_estimated_order_keeps_the_lot_that_was_told() -> None:
+    sketch = quiet()
+    sketch.instrument(0, Decimal(1), Decimal(3))
+    for at in range(10, 1000, 10):
+        sketch.trade(at, "buy", 103, 5)
+    sketch.diff(1000, {98: 1})
+    result = run(sketch.market(), settings=parse_settings({"A": 1, "k": 1, "sigma": 1}))
+    assert result.parameter("order_size").value == 3
+
+
+def test_what_is_doubtful_is_said() -> None:
+    sketch = quiet()
+    sketch.instrument(0, Decimal(1), Decimal(1), contract_value=Decimal("0.0100"))
+    sketch.trade(120, "sell", 100, 1)
+    sketch.trade_hole(150)
+    sketch.diff(1000, {98: 1})
+    result = simulated(sketch)
+    assert result.trade_holes == 1
+    hole, contract = result.warnings
+    assert "1 hole in the trades is on record while trading" in hole
+    assert "SKETCH is traded in contracts of 0.01: money is price times size, not multiplied" in contract
+    assert result.to_json_dict()["warnings"] == [hole, contract]
+    assert simulated(quiet_for(1000)).warnings == (
+        "no trade was recorded between 2023-11-14T22:13:20.000000000Z and 2023-11-14T22:13:21.000000001Z: "
+        "trade-through cannot fill, and the l2-queue reads every trade as a cancellation",
+    )
+
+
+def quiet_for(ms: float) -> Sketch:
+    sketch = quiet()
+    sketch.diff(ms, {98: 1})
+    return sketch
+
+
+def test_one_wrong_event_time_is_told_with_the_shift_that_it_caused() -> None:
+    sketch = quiet()
+    for at in range(100, 8000, 100):
+        sketch.diff(at, {100: 5 + at // 100 % 2})
+        sketch.trade(at + 50, "sell", 99, 1)
+    clean = simulated(sketch)
+    assert clean.warnings == ()
+    (session,) = clean.clock.sessions
+    assert session.latencies is not None
+    assert (session.latencies.least, session.latencies.median) == (MS, MS)
+    sketch.trade(5000, "sell", 99, 1, latency=-3000)  # received three seconds before it happened
+    (warning,) = simulated(sketch).warnings
+    assert "the clock of session sketch was shifted by 3.001 s to suit one event time" in warning
+    assert "nearly all else is seen 3.001 s later" in warning
+    sketch.trade(5000, "sell", 99, 1, latency=-3_600_000)
+    with pytest.raises(UsageError, match=r"never saw a valid book.*shifted by 3600\.001 s to the exchange's"):
+        simulated(sketch)
+
+
+def test_a_recording_in_which_all_happened_before_anything_was_seen_is_too_short() -> None:
+    sketch = Sketch()
+    sketch.trade(0, "buy", 100, 1)
+    with pytest.raises(UsageError, match="too short to be traded on: the first thing in it was seen at"):
+        simulated(sketch)
+    with pytest.raises(UsageError, match="holds neither book messages nor trades"):
+        simulated(Sketch())
+
+
+def test_a_simulation_begins_with_the_first_thing_seen_after_its_start() -> None:
+    """The recorder came back an hour later: the hour before is not traded, nor counted as time."""
+    hour = 3_600_000
+    sketch = quiet()
+    sketch.diff(100, {98: 1})
+    sketch.session()
+    sketch.book(hour, {100: 5}, {102: 5})
+    sketch.diff(hour + 1000, {98: 1})
+    result = run(sketch.market(), start=EPOCH + 500 * MS, settings=parse_settings(SET))
+    assert result.start == EPOCH + (hour + 1) * MS
+    assert result.covered == pytest.approx(1.0)
+
+
+def test_the_first_tenth_is_of_the_time_with_a_valid_book() -> None:
+    """Ten seconds, a day's hole, ten seconds: two seconds calibrate."""
+    day = 86_400_000
+    sketch = quiet()
+    for begin in (0, day):
+        sketch.book(begin, {100: 5}, {102: 5})
+        for at in range(begin + 100, begin + 10_001, 100):
+            sketch.diff(at, {100: 5 + at // 100 % 2})
+            sketch.trade(at, "buy", 102, 1)
+        sketch.session()
+    market = sketch.market()
+    result = run(market, settings=parse_settings({"A": 1, "k": 1, "sigma": 1}))
+    assert (result.traded_from - EPOCH) / MS == pytest.approx(2001, abs=2)
+    assert result.parameter("order_size").n == 19
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"order_size": "1e14", "max_inventory": "1e6"},
+            r"max_inventory was 1000000\.0 orders of 1\.?0?E\+14",
+        ),
+        ({"k": "1e-9", "gamma": "1e6", "sigma": "1e9", "A": "1e-9"}, "out of any range"),
+    ],
+)
+def test_what_no_whole_number_holds_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        simulated(quiet_for(1000), **settings)
+
+
+@pytest.mark.parametrize("gamma", ["1e-300", "1e-15", "0"])
+def test_the_least_risk_aversion_is_as_good_as_none(gamma: str) -> None:
+    sketch = quiet_for(1000)
+    found = simulated(sketch, gamma=gamma)
+    assert found.parameter("half_spread").value == pytest.approx(1.0)
+    assert found.parameter("skew").value == pytest.approx(0.0, abs=1e-6)
+
+
 def test_an_order_size_off_the_lot_a_seed_below_zero_and_an_empty_time_are_refused() -> None:
     with pytest.raises(UsageError, match=r"order_size was 1.5, expected a multiple of SKETCH's lot 1"):
         simulated(quiet(), order_size="1.5")
     with pytest.raises(UsageError, match="seed was -1"):
         simulated(quiet(), seed=-1)
     with pytest.raises(UsageError, match="nothing was recorded between"):
-        run(quiet().market(), start=EPOCH + 10**12)
+        run(quiet().market(), start=EPOCH + 10**12, settings=parse_settings(SET))
 
 
 COMPARE = """
@@ -460,6 +755,7 @@ for at in range(20, 6000, 20):
     sketch.trade(at + 5, *(("sell", bid - int(rng.integers(2))) if rng.integers(2) else
                            ("buy", bid + 2 + int(rng.integers(2)))), int(rng.integers(1, 9)))
     bid += 3 * int(rng.integers(-1, 2)) if at % 60 == 0 else 0
+    sketch.quote(at + 7, (bid - 1, int(rng.integers(1, 20))), (bid + 2, int(rng.integers(1, 20))))
     sketch.book(at + 9, {bid - 1 + i: int(rng.integers(1, 20)) for i in range(2)},
                 {bid + 2 + i: int(rng.integers(1, 20)) for i in range(2)})
 settings = parse_settings({"A": 5, "k": 2, "sigma": 1, "order_size": 3})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +17,7 @@ from mmdata.cli.shell import (
     figures,
     say_json,
     say_table,
+    spinner,
     words,
 )
 
@@ -44,33 +44,13 @@ def validate(
     """
     from mmdata.datasets.validation import validate as run
 
-    with _spinner(quiet=quiet or as_json) as progress:
+    with spinner("validating ...", quiet=quiet or as_json) as progress:
         report = run(data, exchange=exchange, symbol=symbol, date=date, progress=progress)
     if as_json:
         say_json(report.to_json_dict() | {"exit": report.exit_code(strict=strict)})
     elif not quiet:
         say_validation(report)
     return report.exit_code(strict=strict)
-
-
-class _spinner:  # noqa: N801 used as a function
-    """Names what is being checked, on a terminal; nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._show = sys.stderr.isatty() and not quiet
-
-    def __enter__(self) -> Any:
-        if not self._show:
-            return None
-        from rich.status import Status
-
-        self._status = Status("reading ...", console=console(stderr=True))
-        self._status.start()
-        return lambda name: self._status.update(f"validating {name}")
-
-    def __exit__(self, *error: object) -> None:
-        if self._show:
-            self._status.stop()
 
 
 def say_validation(report: ValidationReport) -> None:

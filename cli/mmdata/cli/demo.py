@@ -16,7 +16,7 @@ import typer
 
 from mmdata.cli.datasets import say_validation
 from mmdata.cli.recording import record_json, record_line, say_record
-from mmdata.cli.replaying import clock_lines, say_models, say_parameters
+from mmdata.cli.replaying import say_conditions, say_models, say_parameters
 from mmdata.cli.shell import Json, Quiet, Verbose, command, console, say_json
 
 if TYPE_CHECKING:
@@ -217,8 +217,7 @@ def say_demo(done: Demo, out: Console) -> None:
         say_models(result)
     say_parameters(done.results[0])
     for result in done.results:
-        for line in clock_lines(result):
-            out.print(line)
+        say_conditions(result)
     out.print(f"\nall of it in {done.seconds:.0f} s; the files lie in {done.root}, and this reads them:\n")
     out.print(polars_line(done.root), style="bold", markup=False, soft_wrap=True)
 

@@ -15,10 +15,10 @@ from mmdata.cli.shell import (
     Quiet,
     Verbose,
     command,
-    console,
     figures,
     say_json,
     say_table,
+    spinner,
     words,
 )
 from mmdata.datasets.errors import UsageError
@@ -74,7 +74,8 @@ def record(
         plain |= {"root": str(root)} if root is not None else {}
         plain |= {"duration": duration} if duration is not None else {}
         job = parse_job(plain, "the command line")
-    with _progress(quiet=quiet or as_json) as progress:
+    with spinner("connecting ...", quiet=quiet or as_json) as tell:
+        progress = None if tell is None else lambda counts: tell(record_line(counts))
         outcome = run(job, wait=wait, progress=progress)
     if not isinstance(outcome, RecordReport):
         opens = outcome.start.isoformat()
@@ -131,26 +132,6 @@ def say_record(report: RecordReport) -> None:
     spare = ("snapshots", "quarantined", "segments left")
     counted = figures("frames", "gaps", *names, "quarantined", "segments left", optional=spare)
     say_table(f"recorded into {report.root}", [*words("exchange", "session"), *counted], rows)
-
-
-class _progress:  # noqa: N801 used as a function
-    """A live line of what is recorded, on a terminal; nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._show = sys.stderr.isatty() and not quiet
-
-    def __enter__(self) -> Any:
-        if not self._show:
-            return None
-        from rich.status import Status
-
-        self._status = Status("connecting ...", console=console(stderr=True))
-        self._status.start()
-        return lambda counts: self._status.update(record_line(counts))
-
-    def __exit__(self, *error: object) -> None:
-        if self._show:
-            self._status.stop()
 
 
 def record_line(counts: dict[str, Any]) -> str:

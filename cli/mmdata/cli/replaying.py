@@ -89,8 +89,7 @@ def say_result(result: Result) -> None:
     """Print the models' table, the parameters and the clock."""
     say_models(result)
     say_parameters(result)
-    for line in clock_lines(result):
-        console().print(line)
+    say_conditions(result)
 
 
 def say_models(result: Result) -> None:
@@ -118,9 +117,13 @@ def say_parameters(result: Result) -> None:
     say_table(f"parameters (seed {result.seed})", columns, rows)
 
 
-def clock_lines(result: Result) -> list[str]:
-    """Return a line a session on how its clock was mapped to the exchange's."""
-    return [
-        f"clock of {session.session}: shifted by {session.shift_ns / 1e6:+.3f} ms ({session.source})"
-        for session in result.clock.sessions
-    ]
+def say_conditions(result: Result) -> None:
+    """Print what the result rests on: the clock of each session, the touch, and what speaks against it."""
+    out = console()
+    for session in result.clock.sessions:
+        shift = f"shifted by {session.shift_ns / 1e6:+.3f} ms ({session.source})"
+        out.print(f"clock of {session.session}: {shift}", markup=False)
+    touches = {"bbo": "the recorded best bid and offers", "depth": "the book messages alone"}
+    out.print(f"touch of {result.exchange} {result.symbol}: {touches[result.touch]}", markup=False)
+    for warning in result.warnings:
+        out.print(f"warning: {warning}", style="yellow", markup=False)

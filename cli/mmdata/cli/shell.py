@@ -9,7 +9,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -102,6 +103,18 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 160
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def spinner(first: str, *, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that says on a terminal what is being done; None elsewhere, or with ``quiet``."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.status import Status
+
+    with Status(first, console=console(stderr=True)) as status:
+        yield status.update
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Sandbox(Strict, frozen=True):
     seed: int = 1
     speed: Annotated[float, Meta(ge=0)] = 20.0
     """Orders come this many times faster than in the reference world (71 events a second)."""
-    sweep: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    sweep: Annotated[float, Meta(ge=0, le=1)] = 0.6
     """Share of market orders that take more than the front order; with none, no trade goes beyond it."""
     drop: list[Duration] = []
     """After so long, one book message of each venue's first symbol is withheld: a gap to be healed."""

@@ -6,10 +6,11 @@ it is a whole number of ticks, geometric where Λ is exponential. Its maximum-li
 honest standard error; the usual regression on cumulative counts has not (its counts are nested).
 
 The touch before a sweep is the venue's own where it was recorded (table `bbo`), else the last book
-message's, which may be a whole interval old. An old touch puts some sweeps inside it, as many others too
-far beyond: all are counted, so that the errors cancel in the mean, and the standard errors grow by what
-leaving the ones inside out would change. What an old touch says of k goes unsaid unless the sweeps' own
-prices bear it out: a sweep begins at the best price, whatever the book shows.
+message's, which may be a whole interval old. An old touch puts some sweeps inside it, and as many others
+too far beyond: all are counted, so that the errors cancel in the mean, and the standard errors grow by
+what leaving out the ones inside would change. Whatever the book shows, a sweep begins at the best price:
+unless some sweeps' own prices bear it out, nothing is said of k; and where the touch's errors drown how
+far sweeps went beyond it, that is measured from their own first price.
 
 Sigma: the mean square of the mid's changes over a grid, over the grid's step.
 """
@@ -39,6 +40,7 @@ Floats = NDArray[np.float64]
 
 BBO, DEPTH = "bbo", "depth"
 FEWEST_SWEEPS = 10
+FEWEST_BEYOND = 3
 FEWEST_STEPS = 10
 _NS = 1e9
 _TOLD_APART = 2  # standard errors
@@ -93,6 +95,8 @@ class Calibration:
     """Sweeps that traded inside the book before them: it was out of date."""
     without_book: int = 0
     """Sweeps left out, since no valid book of two sides preceded them."""
+    by_own_price: bool = False
+    """True where the touch was too uncertain, and each sweep is measured from its own first price."""
     sigma: Estimate | None = None
     """tick / √s"""
     grid_ns: int = 0
@@ -128,9 +132,9 @@ class Touches:
         """
         n, quotes = len(valid), market.quotes
         acts = times.acts[:n]
-        until = acts[-1] if n else 0
+        until = times.acts[n] if n < len(times.acts) else 2**62
         before = np.searchsorted(acts, times.quote_acts, side="right") - 1
-        usable = (before >= 0) & (times.quote_acts <= until)
+        usable = (before >= 0) & (times.quote_acts < until)
         usable[usable] = valid[before[usable]]
         at = np.maximum(before, 0)
         if n:
@@ -225,16 +229,21 @@ def fit_depths(depths: Floats, seconds: float, half_spread: float = 0.0) -> Inte
     return _intensity(k, k / math.sqrt(n), n, seconds * math.exp(-k * half_spread), half_spread)
 
 
-def fit_ticks(beyond: Ints, seconds: Floats, half_spreads: Floats) -> Intensity:
+def fit_ticks(
+    beyond: Ints, seconds: Floats, half_spreads: Floats, se_of_mean: float | None = None
+) -> Intensity:
     """Fit A and k to whole ticks that sweeps went beyond the touch (above 0 in the mean).
 
     ``half_spreads`` (m,) in ticks held for ``seconds`` (m,): with a constant one, A is the textbook's
-    ``(n / T) exp(k d)``; where it varies, the chance of a sweep varies with it.
+    ``(n / T) exp(k d)``; where it varies, the chance of a sweep varies with it. ``se_of_mean``: of
+    ``beyond``, where it is not that of a geometric law, since the touch is uncertain.
     """
     n = len(beyond)
     mean = float(beyond.mean())
     k = math.log1p(1 / mean)
     se = -math.expm1(-k) / math.sqrt(n * math.exp(-k))
+    if se_of_mean is not None:
+        se = max(se, se_of_mean / (mean * (1 + mean)))
     weight = seconds * np.exp(-k * half_spreads)
     exposure = float(weight.sum())
     return _intensity(k, se, n, exposure, float((weight * half_spreads).sum()) / exposure)
@@ -296,10 +305,11 @@ def _intensities(
         if (sweeps.beyond[own] >= 0).sum() < FEWEST_SWEEPS:
             return None
         found = _fit(sweeps.beyond[own], sweeps.range[own], seconds, half_spreads, quoted)
-        return None if isinstance(found, str) else found
+        return None if isinstance(found, str) else found[0]
 
     return {
-        "intensity": both,
+        "intensity": both[0],
+        "by_own_price": both[1],
         "buys": one_side(_BUYS),
         "sells": one_side(_SELLS),
         "touch": BBO if quoted else DEPTH,
@@ -308,27 +318,37 @@ def _intensities(
     }
 
 
-def _fit(beyond: Ints, spanned: Ints, seconds: Floats, half_spreads: Floats, quoted: bool) -> Intensity | str:
-    """Fit A and k to sweeps measured against a touch that may be out of date; else say why not."""
+def _fit(
+    beyond: Ints, spanned: Ints, seconds: Floats, half_spreads: Floats, quoted: bool
+) -> tuple[Intensity, bool] | str:
+    """Fit A and k to sweeps measured against a touch that may be out of date; else say why not.
+
+    True where they were measured from their own first price instead.
+    """
     outside = beyond[beyond >= 0]
     if not outside.any():
         return "each of the first stopped at it"
     if len(outside) == len(beyond):
-        return fit_ticks(beyond, seconds, half_spreads)
-    noise = float(beyond.std()) / math.sqrt(len(beyond))
-    if beyond.mean() <= _TOLD_APART * noise:
+        return fit_ticks(beyond, seconds, half_spreads), False
+    # With so few as are expected of several takers in one instant, only the touch's errors are seen.
+    if (further := int((spanned > 0).sum())) < FEWEST_BEYOND:
+        age = "the quotes" if quoted else "the book (record bbo to know the touch)"
         return (
-            "how far they went beyond it is no more than a touch out of date makes of sweeps that stop there"
+            f"{further or 'none'} of them traded at more than one price, so what lies between their price "
+            f"and the touch may be the age of {age}"
         )
     others = [fit_ticks(outside, seconds, half_spreads)]
+    doubt = _se_of_mean(beyond)
+    own = fit_ticks(spanned, seconds, half_spreads, _se_of_mean(spanned))
+    if beyond.mean() <= _TOLD_APART * doubt:
+        return _widened(own, others), True
     if not quoted:
-        if not spanned.any():
-            return (
-                "each traded at one price only, and what lies between that and the touch may be the age of "
-                "the book (record bbo to know the touch)"
-            )
-        others.append(fit_ticks(spanned, seconds, half_spreads))
-    return _widened(fit_ticks(beyond, seconds, half_spreads), others)
+        others.append(own)
+    return _widened(fit_ticks(beyond, seconds, half_spreads, doubt), others), False
+
+
+def _se_of_mean(sample: Ints) -> float:
+    return float(sample.std()) / math.sqrt(len(sample))
 
 
 def _widened(found: Intensity, others: Sequence[Intensity]) -> Intensity:

@@ -102,7 +102,7 @@ class Timeline:
 def map_clock(market: Market, mode: str = MAPPED, base_latency_ns: int = DEFAULT_BASE_LATENCY_NS) -> Clock:
     """Find how the recorder's clock of each session reads on the exchange's.
 
-    ``mapped``: the smallest constant at which no message or trade was received less than
+    ``mapped``: the smallest constant at which no message, trade or quote was received less than
     ``base_latency_ns`` after its event. ``raw``: none; UsageError when anything was received before its
     event, since a strategy would then see the future.
     """
@@ -117,8 +117,8 @@ def map_clock(market: Market, mode: str = MAPPED, base_latency_ns: int = DEFAULT
         timed = sum(session.timed for session in sessions)
         worst = min(_latencies(market, i).min(initial=0) for i in range(len(sessions)))
         raise UsageError(
-            f"clock raw is refused for {market.exchange} {market.symbol}: {negative} of {timed} messages "
-            f"and trades were received before their event, the worst by {-worst / 1e6:.3f} ms, so a "
+            f"clock raw is refused for {market.exchange} {market.symbol}: {negative} of {timed} messages, "
+            f"trades and quotes were received before their event, the worst by {-worst / 1e6:.3f} ms, so a "
             f"strategy would see the future; use clock {MAPPED}"
         )
     raw = tuple(

@@ -110,7 +110,7 @@ def _in_force(market: Market, clock: Clock, begin: int, until: int) -> list[tupl
     rows = [(row.ts_recv + clock.sessions[row.session].shift_ns, row) for row in in_force(market.instruments)]
     for session in range(len(market.sessions)):
         _, mapped = _arrivals(market, clock, session)
-        if not ((mapped >= begin) & (mapped < until)).any():
+        if not mapped.size or mapped.max() < begin or mapped.min() >= until:
             continue
         own = [(at, row) for at, row in rows if row.session == session]
         own = own or [(at, row) for at, row in rows if row.session < session][-1:]

@@ -334,6 +334,7 @@ def calibration_json(calibration: Calibration) -> dict[str, Any]:
         "touch": calibration.touch,
         "sweeps_inside_the_book": calibration.inside,
         "share_inside_the_book": calibration.inside_share,
+        "by_own_price": calibration.by_own_price,
         "sweeps_without_a_book": calibration.without_book,
         "sigma": estimated(calibration.sigma),
         "grid_ns": calibration.grid_ns,

@@ -40,7 +40,7 @@ class Setting:
         """What may stand there, for a sentence."""
         if self.kind == WORD:
             return "one of " + ", ".join(self.words)
-        unit = f" in {self.unit}" if self.unit else ""
+        unit = f" in {self.unit}" if self.unit and " " not in self.unit else f" {self.unit}".rstrip()
         what = "a duration such as 100ms, bare numbers in s," if self.kind == DURATION else f"a number{unit}"
         if math.isinf(self.low):
             return what

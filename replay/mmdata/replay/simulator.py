@@ -258,10 +258,12 @@ def _parameters(
 
 
 def _touch_of(calibration: Calibration) -> str:
-    """Say against what touch sweeps were measured, and how often it was seen to be out of date."""
-    if not calibration.inside:
-        return f", touch by {calibration.touch}"
-    return f", touch by {calibration.touch}: {calibration.inside_share:.1%} of sweeps inside it"
+    """Say against what touch sweeps were measured, how many were inside it, and if it was of no use."""
+    if calibration.intensity is None:
+        return ""
+    inside = f", {calibration.inside_share:.1%} inside" if calibration.inside else ""
+    own = ", by own price" if calibration.by_own_price else ""
+    return f", touch {calibration.touch}{inside}{own}"
 
 
 def _horizon(given: Mapping[str, Value], found: dict[str, Parameter]) -> None:
