@@ -22,11 +22,12 @@ from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import CaptureWriter, Event, Header
 from mmdata.recorder.config import Job, Sandbox, Venue, Window
+from mmdata.recorder.counts import Counts
 from mmdata.recorder.embedded import Addresses, embedded_sandbox
 from mmdata.recorder.ingest_process import IngestProcess, Tally
 from mmdata.recorder.lock import exchange_lock
 from mmdata.recorder.rest import RestClient
-from mmdata.recorder.session import Counts, VenueSession
+from mmdata.recorder.session import VenueSession
 from mmdata.recorder.units import seconds, size_bytes
 from mmdata.recorder.venues import open_stream
 from mmdata.recorder.window import Opening, opening

@@ -13,7 +13,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -31,6 +30,7 @@ from mmdata.recorder.capture import (
     format_rest,
     format_sent,
 )
+from mmdata.recorder.counts import Counts
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.venues import DECODERS
 from mmdata.recorder.venues.stream import CONTROL, DEPTH, NOTICE, TRADES, Request, Stream
@@ -50,19 +50,6 @@ _ANSWER_WITHIN_S = 10.0  # OKX: a subscription is acknowledged, and its snapshot
 
 # ValueError and ImportError: an address or a proxy in the environment that cannot be used.
 _CANNOT_CONNECT = (OSError, TimeoutError, WebSocketException, ValueError, ImportError)
-
-
-@dataclass
-class Counts:
-    """What a session has done so far."""
-
-    frames: int = 0
-    bytes: int = 0
-    gaps: int = 0
-    resyncs: int = 0
-    connections: int = 0
-    synced: dict[str, bool] = field(default_factory=dict)
-    """By symbol: is its book whole now?"""
 
 
 class VenueSession:
