@@ -18,7 +18,13 @@ from mmdata.recorder.venues.stream import Stream
 
 
 class Decoder(Protocol):
-    """What a venue's ``decode`` module offers; each raises msgspec.MsgspecError on what it cannot read."""
+    """What a venue's ``decode`` module offers; each raises msgspec.MsgspecError on what it cannot read.
+
+    A number that is none, or a list that does not hold the one row it should, is a ValueError.
+    """
+
+    TIME_PATH: str
+    """Path, below the REST address, that answers the venue's time."""
 
     def decode(self, frame: bytes) -> Sequence[Record]:
         """Return what a stream's frame says."""
@@ -28,6 +34,9 @@ class Decoder(Protocol):
 
     def decode_instruments(self, body: bytes, symbols: Sequence[str]) -> list[Instrument]:
         """Return what REST says of instruments; all of them when ``symbols`` is empty."""
+
+    def decode_time(self, body: bytes) -> int:
+        """Return the venue's clock as REST answered ``TIME_PATH``, in ns since the epoch."""
 
 
 DECODERS: dict[str, Decoder] = {
