@@ -184,7 +184,7 @@ class _ForeignReader:
                 f"line {line.number + 1} is a REST book that does not name its symbol: say which by --symbol"
             )
         try:
-            record = DECODERS[self._exchange].decode_snapshot(line.payload, self._symbol)
+            record = DECODERS[self._exchange].skim_snapshot(line.payload, self._symbol)
         except (msgspec.MsgspecError, ValueError) as error:
             self._ingest.quarantine(line, f"REST answer cannot be decoded: {error}")
             return
