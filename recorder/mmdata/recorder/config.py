@@ -225,8 +225,7 @@ def _check(value: object, kind: msgspec.inspect.Type, name: str, key: str) -> No
         _check_mapping(value, kind, name, key)
     elif isinstance(kind, msgspec.inspect.ListType):
         if not isinstance(value, list) or len(value) < (kind.min_length or 0):
-            some = "a list of at least one" if kind.min_length else "a list"
-            raise _mismatch(name, key, value, some)
+            raise _mismatch(name, key, value, _expected(kind))
         for at, item in enumerate(value):
             _check(item, kind.item_type, name, f"{key}[{at}]")
     else:
@@ -285,13 +284,14 @@ def _expected(kind: msgspec.inspect.Type) -> str:
         return " or ".join(_expected(option) for option in kind.types)
     if isinstance(kind, msgspec.inspect.StructType):
         return f"a mapping with the keys {', '.join(field.encode_name for field in kind.fields)}"
+    if isinstance(kind, msgspec.inspect.ListType):
+        return "a list of at least one" if kind.min_length else "a list"
     if isinstance(kind, msgspec.inspect.FloatType | msgspec.inspect.IntType):
         least = f" of at least {kind.ge:g}" if kind.ge is not None else ""
         return ("a number" if isinstance(kind, msgspec.inspect.FloatType) else "a whole number") + least
     names = {
         msgspec.inspect.StrType: "text",
         msgspec.inspect.BoolType: "true or false",
-        msgspec.inspect.ListType: "a list",
         msgspec.inspect.NoneType: "nothing",
     }
     return names[type(kind)]
