@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("record")(recording.record)
+app.command("schedule")(recording.schedule)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)

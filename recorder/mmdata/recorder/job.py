@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.datasets.disk import clear_staging
-from mmdata.datasets.errors import DiskError, VenueError
+from mmdata.datasets.errors import DiskError, MmdataError, VenueError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import CaptureWriter, Event, Header
-from mmdata.recorder.config import Job, Sandbox, Venue, Window
+from mmdata.recorder.config import Job, Venue, Window
 from mmdata.recorder.counts import Counts
-from mmdata.recorder.embedded import Addresses, embedded_sandbox
+from mmdata.recorder.embedded import addresses
+from mmdata.recorder.hooks import ping_end, ping_start, run_on_end
 from mmdata.recorder.ingest_process import IngestProcess, Tally
-from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.lock import HeldError, exchange_lock
 from mmdata.recorder.ntp import clock_state
 from mmdata.recorder.rest import RestClient
+from mmdata.recorder.retention import carry_out, plan, today_utc
 from mmdata.recorder.session import Intervals, VenueSession
 from mmdata.recorder.units import seconds, size_bytes
 from mmdata.recorder.venues import open_streams
@@ -63,19 +65,50 @@ class RecordReport:
     recovered: int
     """Segments of earlier runs that were ingested first."""
     warnings: list[str] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+    """Folders of days that were older than the job keeps."""
+
+
+def describe(report: RecordReport) -> dict[str, Any]:
+    """Return what a job did as plain values."""
+    return {
+        "schema": 1,
+        "recorded": True,
+        "root": str(report.root),
+        "started": report.started.isoformat(),
+        "ended": report.ended.isoformat(),
+        "recovered_segments": report.recovered,
+        "warnings": report.warnings,
+        "removed": [str(path) for path in report.removed],
+        "venues": [
+            {
+                "exchange": venue.exchange,
+                "session": venue.session,
+                "frames": venue.counts.frames,
+                "bytes": venue.counts.bytes,
+                "gaps": venue.counts.gaps,
+                "connections": venue.counts.connections,
+                "rows": venue.ingest.rows,
+                "quarantined": venue.ingest.quarantined,
+                "pending_segments": venue.ingest.pending,
+            }
+            for venue in report.venues
+        ],
+    }
 
 
 def next_opening(job: Job, now: datetime) -> Opening | None:
     """Return the opening of the job's window that ``now`` lies in, else the next; None: no window."""
     if not isinstance(job.window, Window):
         return None
-    return opening(job.window.zone, job.window.start, job.window.end, now)
+    return opening(job.window.zone, job.window.start, job.window.end, now, job.window.weekdays)
 
 
 def record(job: Job, *, wait: bool = False, progress: Progress | None = None) -> RecordReport | Opening:
     """Record until the window closes, the duration is over or a signal comes; then ingest.
 
-    Before the window: waits for it with ``wait``, else returns its opening and has done nothing.
+    Before the window: waits for it with ``wait``, else returns its opening and has done nothing. At the
+    end, days that are too old are removed, the monitor is told and the ``on_end`` command is run.
 
     UsageError: another process records here; a symbol that the venue does not have. VenueError: nothing
     came. DiskError: the disk is full or cannot be written. What was recorded before stays.
@@ -84,7 +117,29 @@ def record(job: Job, *, wait: bool = False, progress: Progress | None = None) ->
     window = next_opening(job, now)
     if window is not None and now < window.start and not wait:
         return window
-    return asyncio.run(_record(job, window, progress))
+    try:
+        report = asyncio.run(_record(job, window, progress))
+    except HeldError:
+        raise  # the recording that is under way tells of itself
+    except Exception as error:
+        exit_code = error.exit_code if isinstance(error, MmdataError) else MmdataError.exit_code
+        _tell_end(job, exit_code, {"schema": 1, "recorded": False, "root": job.root, "error": str(error)})
+        raise
+    if report.venues:
+        report.warnings += _tell_end(job, 0, describe(report))
+    return report
+
+
+def _tell_end(job: Job, exit_code: int, summary: dict[str, Any]) -> list[str]:
+    """Tell monitor and ``on_end`` command of an ended recording; return the warnings of what failed."""
+    warnings = [
+        None if job.ping_url is None else ping_end(job.ping_url, exit_code),
+        None if job.on_end is None else run_on_end(job.on_end, job.root, exit_code, summary),
+    ]
+    told = [warning for warning in warnings if warning is not None]
+    for warning in told:
+        _log.warning("%s", warning)
+    return told
 
 
 async def _record(job: Job, window: Opening | None, progress: Progress | None) -> RecordReport:
@@ -101,14 +156,17 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         await _first_of(recovery, asyncio.create_task(stop.wait()))
         if not recovery.done():  # a signal: what is left to recover is for the next start
             recovery.cancel()
-            now = datetime.now(UTC)
-            return RecordReport(root, now, now, [], 0, ["stopped while ingesting what an earlier run left"])
+            return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
         if window is not None:
             await _sleep_until(window.start, stop)
-        addresses = stack.enter_context(_addresses(job))
+        if stop.is_set():
+            return _nothing(root, recovered, [*warnings, "stopped before the window opened"])
+        if job.ping_url is not None:
+            ping_start(job.ping_url)
+        found = stack.enter_context(addresses(job))
         started = datetime.now(UTC)
-        recordings = [_Recording(job, venue, root, addresses[venue.exchange], ingest) for venue in job.venues]
+        recordings = [_Recording(job, venue, root, found[venue.exchange], ingest) for venue in job.venues]
         begun_s = time.monotonic()
         failure = await _run(job, window, stop, recordings, progress)
         tried_s = time.monotonic() - begun_s
@@ -120,9 +178,29 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         if failure is not None:
             raise failure
         venues = [recording.report() for recording in recordings]
-        return RecordReport(
+        report = RecordReport(
             root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
         )
+        if not signalled.is_set():  # whoever stops us does not wait for this; the next recording does it
+            _remove_old_days(job, report)
+        return report
+
+
+def _nothing(root: Path, recovered: int, warnings: list[str]) -> RecordReport:
+    """Return the report of a job that was stopped before it recorded."""
+    now = datetime.now(UTC)
+    return RecordReport(root, now, now, [], recovered, warnings)
+
+
+def _remove_old_days(job: Job, report: RecordReport) -> None:
+    """Remove days that are older than the job keeps; what cannot be removed is a warning."""
+    found = plan(job, today_utc())
+    try:
+        carry_out(job, found)
+    except DiskError as error:
+        _log.warning("%s", error)
+        report.warnings.append(str(error))
+    report.removed = [path for path in (*found.partitions, *found.captures) if not path.exists()]
 
 
 async def _first_of(*tasks: asyncio.Task[Any]) -> None:
@@ -241,12 +319,6 @@ async def _tell(recordings: Sequence[_Recording], progress: Progress) -> None:
 
 def _captures(root: Path, exchange: str) -> Path:
     return root / CAPTURES / exchange
-
-
-def _addresses(job: Job) -> contextlib.AbstractContextManager[Addresses]:
-    if job.sandbox is None:
-        return contextlib.nullcontext({venue.exchange: job.addresses_of(venue) for venue in job.venues})
-    return embedded_sandbox(Sandbox() if job.sandbox == "embedded" else job.sandbox)
 
 
 class _Recording:

@@ -13,14 +13,39 @@ from pathlib import Path
 
 from mmdata.datasets.errors import DiskError, UsageError
 
+_NAME = ".lock"
+_NAMELESS = "a process that did not say who it is"
+
+
+class HeldError(UsageError):
+    """Somebody else holds the lock: a recording is under way, only not ours."""
+
+
+def holder(folder: Path) -> str | None:
+    """Return who holds the lock of the captures in ``folder``; None: nobody. Makes no file.
+
+    Looks by taking a shared lock for an instant: a recorder that starts in just that instant is refused.
+    """
+    try:
+        handle = os.open(folder / _NAME, os.O_RDONLY)
+    except OSError:
+        return None  # never locked, or nothing that we may read: whoever records will say so
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(handle, 1000).decode(errors="replace") or _NAMELESS
+    finally:
+        os.close(handle)
+    return None
+
 
 @contextmanager
 def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
     """Hold the lock of ``exchange``'s captures in ``folder``; the system lets go when the process dies.
 
-    UsageError: another process holds it; the sentence names it. DiskError: the folder cannot be made.
+    HeldError: another process holds it; the sentence names it. DiskError: the folder cannot be made.
     """
-    path = folder / ".lock"
+    path = folder / _NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -30,8 +55,8 @@ def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(handle, 1000).decode(errors="replace") or "a process that did not say who it is"
-            raise UsageError(
+            holder = os.read(handle, 1000).decode(errors="replace") or _NAMELESS
+            raise HeldError(
                 f"{folder}: {exchange} is being recorded or recovered here already, by {holder}; two "
                 f"recorders of one exchange need two roots"
             ) from None
