@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, recording, replaying
+from mmdata.cli import datasets, demo, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("record")(recording.record)
 app.command("schedule")(recording.schedule)
+app.command("status")(watching.status)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)
