@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, recording, replaying
+from mmdata.cli import datasets, demo, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("record")(recording.record)
+app.command("status")(watching.status)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)

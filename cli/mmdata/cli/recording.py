@@ -18,14 +18,15 @@ from mmdata.cli.shell import (
     figures,
     say_json,
     say_table,
-    spinner,
     words,
 )
+from mmdata.cli.watching import live_table
 from mmdata.datasets.errors import UsageError
 
 if TYPE_CHECKING:
     from mmdata.recorder.importing import ImportReport
     from mmdata.recorder.job import RecordReport
+    from mmdata.recorder.watch import Watch
 
 config = typer.Typer(
     name="config", help="The effective configuration, and what may stand in one.", no_args_is_help=True
@@ -74,8 +75,7 @@ def record(
         plain |= {"root": str(root)} if root is not None else {}
         plain |= {"duration": duration} if duration is not None else {}
         job = parse_job(plain, "the command line")
-    with spinner("connecting ...", quiet=quiet or as_json) as tell:
-        progress = None if tell is None else lambda counts: tell(record_line(counts))
+    with live_table(quiet=quiet or as_json) as progress:
         outcome = run(job, wait=wait, progress=progress)
     if not isinstance(outcome, RecordReport):
         opens = outcome.start.isoformat()
@@ -134,12 +134,12 @@ def say_record(report: RecordReport) -> None:
     say_table(f"recorded into {report.root}", [*words("exchange", "session"), *counted], rows)
 
 
-def record_line(counts: dict[str, Any]) -> str:
+def record_line(watch: Watch) -> str:
     """Return one line on what each exchange's session has done so far."""
     return "   ".join(
-        f"{exchange}: {own.frames:,} frames, {own.gaps} gaps, "
-        f"books {sum(own.synced.values())}/{len(own.synced)} whole"
-        for exchange, own in counts.items()
+        f"{seen.exchange}: {seen.counts.frames:,} frames, {seen.counts.gaps} gaps, "
+        f"books {sum(seen.counts.synced.values())}/{len(seen.counts.synced)} whole"
+        for seen in watch.look()
     )
 
 

@@ -40,6 +40,7 @@ _WS_URL = r"^wss?://[A-Za-z0-9.\[\]:_-]+$"
 _FASTEST = 10_000
 _LONGEST_S = 10 * 366 * 86_400.0
 _SYMBOL = r"^[^\s/_.][^\s/]*$"
+_Port = Annotated[int, Meta(ge=1, le=65_535, description="a port from 1 to 65535")]
 _Clock = Annotated[str, Meta(description='a time of day in quotes, such as "08:00"')]
 
 
@@ -109,6 +110,10 @@ class Job(Strict, frozen=True):
     """Without a single frame by then, the venue is given up: exit 3."""
     stop_timeout: Duration = "4s"
     """After a signal, ingest may take so long; the rest is done at the next start."""
+    metrics_port: _Port | None = None
+    """Serve Prometheus metrics on this port; without one there are none."""
+    metrics_host: str = "127.0.0.1"
+    """Address to serve them on; 0.0.0.0 lets other machines, and a container's host, scrape them."""
     sandbox: Sandbox | Literal["embedded"] | None = None
     """Record a local exchange started for this job, instead of the venues."""
 
@@ -274,8 +279,8 @@ def _python_type(kind: msgspec.inspect.Type) -> Any:
             return Annotated[str, Meta(pattern=pattern, min_length=least)]
         case msgspec.inspect.FloatType(ge=ge):
             return Annotated[float, Meta(ge=ge)]
-        case msgspec.inspect.IntType():
-            return int
+        case msgspec.inspect.IntType(ge=ge, le=le):
+            return Annotated[int, Meta(ge=ge, le=le)]
         case msgspec.inspect.BoolType():
             return bool
         case msgspec.inspect.NoneType():
