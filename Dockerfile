@@ -62,6 +62,6 @@ ENV PATH=/opt/mmdata/bin:$PATH MMDATA_DATA=/data NUMBA_CACHE_DIR=/var/cache/mmda
 USER 1000:1000
 VOLUME /data
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["mmdata", "status", "--quiet"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["mmdata", "status"]
 ENTRYPOINT ["mmdata"]
 CMD ["--help"]

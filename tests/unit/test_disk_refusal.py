@@ -25,7 +25,7 @@ from mmdata.datasets.layout import Partition
 from mmdata.datasets.publish import publish
 from mmdata.recorder.lock import exchange_lock
 
-folder, rows = Path(sys.argv[1]), pa.table({{"ts_recv": [1]}})
+folder, rows = Path(sys.argv[1]), pa.table({{"ts_recv": pa.array([1], pa.timestamp("ns", "UTC"))}})
 if os.geteuid() == 0:  # everything is imported: that user need not be able to read this repository
     os.setgroups([])
     os.setgid({nobody})
