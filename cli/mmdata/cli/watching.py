@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _LIVE = [
     *words("exchange"),
-    *figures("frames", "per s", "MB", "lag", "gaps", "resyncs", "books", optional=("MB", "resyncs")),
-    *figures("sockets", "last", "waiting", optional=("sockets", "waiting")),
+    *figures("frames", "per s", "lag", "gaps", "books", "last", "queue"),
+    *figures("resyncs", "conns", "MB", optional=("resyncs", "conns", "MB")),
 ]
 _RATE_LOOKS = 10  # half a second apart: the rate is that of the last five seconds
 
@@ -113,8 +113,9 @@ def _say_status(data: Path, verdicts: Sequence[Verdict], now_ns: int) -> None:
     counted = figures("last frame", "lag", "holes", "books whole", "disk free")
     say_table(f"recorders of {data}", [*words("exchange", "state"), *counted], rows)
     for verdict in verdicts:
-        style = "bold red" if verdict.stale else "green"
-        console().print(verdict.sentence, style=style, markup=False, soft_wrap=True)
+        if verdict.stale or verdict.status is None or verdict.status.state != "recording":
+            style = "bold red" if verdict.stale else None
+            console().print(verdict.sentence, style=style, markup=False, soft_wrap=True)
 
 
 def _age_s(status: Status | None, now_ns: int) -> float | None:
@@ -173,10 +174,9 @@ class LiveTable:
         lag = self._lags.setdefault(seen.exchange, RecentLag())
         return (
             *(seen.exchange, counts.frames, self._rate(seen.exchange, now_s, counts.frames)),
-            f"{counts.bytes / 1e6:,.1f}",
-            _lag(lag.p99_s(counts.lags), counts.lag_max_s),
-            *(counts.gaps, counts.resyncs, _share(counts.synced), counts.live),
+            *(_lag(lag.p99_s(counts.lags), counts.lag_max_s), counts.gaps, _share(counts.synced)),
             *(_seconds(seen.silence_s(time.time_ns())), seen.tally.pending),
+            *(counts.resyncs, counts.live, f"{counts.bytes / 1e6:,.1f}"),
         )
 
     def _rate(self, exchange: str, now_s: float, frames: int) -> int:
@@ -193,7 +193,7 @@ def _headline(watch: Watch) -> str:
     if watch.state == "waiting":
         return "waiting for the window to open ..."
     if watch.state == "recording":
-        return f"recording into {watch.root}, {_size(watch.disk_free_bytes())} free"
+        return f"recording ({_size(watch.disk_free_bytes())} free) into {watch.root}"
     return f"ended ({watch.reason}); ingesting the rest ..."
 
 

@@ -41,28 +41,23 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Watched], int]], ...] = (
     ("quarantined", "Capture lines that could not be decoded.", lambda seen: seen.tally.quarantined),
 )
 
-_GAUGES: tuple[tuple[str, str, Callable[[Watched, int], float | None]], ...] = (
-    ("live_connections", "Connections that are open.", lambda seen, _: seen.counts.live),
-    ("pending_segments", "Closed capture segments that wait for ingest.", lambda seen, _: seen.tally.pending),
-    (
-        "silence_seconds",
-        "Since the newest frame of any stream; since the start when none came yet.",
-        lambda seen, now_ns: seen.silence_s(now_ns),
-    ),
+_GAUGES: tuple[tuple[str, str, Callable[[Watched], float | None]], ...] = (
+    ("live_connections", "Connections that are open.", lambda seen: seen.counts.live),
+    ("pending_segments", "Closed capture segments that wait for ingest.", lambda seen: seen.tally.pending),
     (
         "clock_offset_seconds",
         "The venue's clock minus ours, as measured last.",
-        lambda seen, _: _seconds(seen.counts.clock_offset_ns),
+        lambda seen: _seconds(seen.counts.clock_offset_ns),
     ),
     (
         "clock_uncertainty_seconds",
         "Half of the round trip that the clock offset was measured with.",
-        lambda seen, _: _seconds(seen.counts.clock_uncertainty_ns),
+        lambda seen: _seconds(seen.counts.clock_uncertainty_ns),
     ),
     (
         "rest_used_weight",
         "Request weight used in this minute, as the venue said last.",
-        lambda seen, _: seen.counts.rest_used_weight,
+        lambda seen: seen.counts.rest_used_weight,
     ),
 )
 
@@ -86,10 +81,11 @@ class JobCollector(Collector):
         for name, told, read in _GAUGES:
             gauge = GaugeMetricFamily(_PREFIX + name, told, labels=["exchange"])
             for own in seen:
-                value = read(own, now_ns)
+                value = read(own)
                 if value is not None:
                     gauge.add_metric([own.exchange], value)
             yield gauge
+        yield _silences(seen if self._watch.state == "recording" else (), now_ns)
         yield _rows(seen)
         yield _lag(seen)
         yield _frame_ages(seen, now_ns)
@@ -127,6 +123,14 @@ def _lag(seen: Iterable[Watched]) -> Metric:
 def _buckets(counts: Counts) -> list[tuple[str, float]]:
     bounds = [*map(str, LAG_BOUNDS_S), "+Inf"]
     return [*zip(bounds, accumulate(counts.lags.copy()), strict=True)]
+
+
+def _silences(seen: Iterable[Watched], now_ns: int) -> Metric:
+    told = "Since the newest frame of any stream, or the start when none came yet; while it records."
+    silences = GaugeMetricFamily(_PREFIX + "silence_seconds", told, labels=["exchange"])
+    for own in seen:
+        silences.add_metric([own.exchange], own.silence_s(now_ns))
+    return silences
 
 
 def _frame_ages(seen: Iterable[Watched], now_ns: int) -> Metric:
