@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmdata.datasets.disk import refusal
 from mmdata.datasets.errors import DiskError, UsageError
 
 _NAME = ".lock"
@@ -50,7 +51,7 @@ def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise DiskError(f"{path}: cannot be made ({error.strerror}); nothing is recorded") from error
+        raise DiskError(f"{path}: cannot be made ({refusal(error)}); nothing is recorded") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
