@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mmdata.sandbox.instruments import Instrument
     from mmdata.sandbox.market import Event, LiveMarket
+    from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
     from mmdata.sandbox.truth import TruthWriter
     from mmdata.sandbox.wire import Message
 
@@ -107,6 +108,14 @@ class LiveBinance(_LiveMarkets):
         """Return the body of a depth answer."""
         return self._by_symbol[symbol].depth(limit)
 
+    def trades(self, symbol: str) -> Tape[TapeTrade]:
+        """Return what the symbol traded."""
+        return self._by_symbol[symbol].trades
+
+    def aggregates(self, symbol: str) -> Tape[TapeAggregate]:
+        """Return what the symbol traded, aggregated."""
+        return self._by_symbol[symbol].aggregates
+
 
 class LiveOkx(_LiveMarkets):
     """OKX on own markets."""
@@ -144,3 +153,7 @@ class LiveOkx(_LiveMarkets):
     def depth_data(self, inst_id: str, size: int, now_ns: int) -> str | None:
         """Return the ``data`` array of a books answer."""
         return self._by_id[inst_id].depth(size, now_ns)
+
+    def trades(self, inst_id: str) -> Tape[TapeTrade]:
+        """Return what the instrument traded."""
+        return self._by_id[inst_id].trades

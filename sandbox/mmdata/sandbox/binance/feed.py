@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmdata.sandbox.binance.messages import AggTrade, BookTicker, DepthUpdate, Trade, levels
 from mmdata.sandbox.engine import LevelView
+from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _INTERVALS = (("depth@100ms", 100 * NS_PER_MS), ("depth", 1000 * NS_PER_MS))
 
 
 class BinanceFeed:
-    """The streams of one symbol."""
+    """The streams of one symbol, and its trades as REST tells them."""
 
     def __init__(self, market: LiveMarket, start_ns: int) -> None:
         self.market = market
@@ -35,6 +36,8 @@ class BinanceFeed:
         engine = market.engine
         self._touch = (engine.top("bid") or _EMPTY, engine.top("ask") or _EMPTY)
         self._last_agg_id = self.instrument.first_trade_id // 2
+        self.trades: Tape[TapeTrade] = Tape()
+        self.aggregates: Tape[TapeAggregate] = Tape()
         prefix = self.instrument.symbol.lower()
         self._diffs = [
             _Conflation(market, f"{prefix}@{suffix}", interval_ns, start_ns)
@@ -87,20 +90,36 @@ class BinanceFeed:
             for fill in fills
         ]
         self._last_agg_id += 1
-        messages.append(
-            AggTrade(
-                self.instrument,
-                now_ns,
+        aggregate = AggTrade(
+            self.instrument,
+            now_ns,
+            ts_event,
+            self._last_agg_id,
+            fills[0].trade_id,
+            fills[-1].trade_id,
+            px_ticks,
+            sum(fill.qty_lots for fill in fills),
+            buyer_is_maker,
+        )
+        self._remember(fills, aggregate)
+        return [*messages, aggregate]
+
+    def _remember(self, fills: list[Fill], aggregate: AggTrade) -> None:
+        taker, ts_event = fills[0].taker, aggregate.ts_event
+        price, size = self.instrument.price(aggregate.px_ticks), self.instrument.size
+        for fill in fills:
+            self.trades.add(TapeTrade(fill.trade_id, ts_event, price, size(fill.qty_lots), taker))
+        self.aggregates.add(
+            TapeAggregate(
+                aggregate.agg_id,
                 ts_event,
-                self._last_agg_id,
-                fills[0].trade_id,
-                fills[-1].trade_id,
-                px_ticks,
-                sum(fill.qty_lots for fill in fills),
-                buyer_is_maker,
+                price,
+                size(aggregate.qty_lots),
+                taker,
+                aggregate.first_trade_id,
+                aggregate.last_trade_id,
             )
         )
-        return messages
 
     def _reaches_touch(self, change: LevelChange) -> bool:
         bid, ask = self._touch

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from mmdata.sandbox.engine import LevelView
 from mmdata.sandbox.okx.messages import BestBidOffer, Books, Trades, levels
+from mmdata.sandbox.tape import Tape, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mmdata.sandbox.engine import LevelChange
+    from mmdata.sandbox.engine import Fill, LevelChange
     from mmdata.sandbox.market import Event, LiveMarket
     from mmdata.sandbox.wire import Message
 
@@ -29,7 +30,7 @@ _BBO_NS = 10 * NS_PER_MS
 
 
 class OkxFeed:
-    """The channels of one instrument."""
+    """The channels of one instrument, and its trades as REST tells them."""
 
     def __init__(self, market: LiveMarket, start_ns: int, heartbeat_s: float) -> None:
         self.market = market
@@ -42,6 +43,7 @@ class OkxFeed:
         self._heartbeat_ns = int(heartbeat_s * NS_PER_S)
         self._pushed_ns = start_ns
         self._bbo = self._best(start_ns)
+        self.trades: Tape[TapeTrade] = Tape()
 
     def observe(self, event: Event, now_ns: int) -> list[Message]:
         """Return what leaves at once for one event: its trades."""
@@ -51,6 +53,7 @@ class OkxFeed:
         messages: list[Message] = []
         for px_ticks, group in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
             fills = list(group)
+            self._remember(fills, ts_event)
             messages.append(
                 Trades(
                     self.instrument,
@@ -97,6 +100,11 @@ class OkxFeed:
         asks = levels(self.instrument, self._asks.published()[:limit])
         ts = f'"ts":"{now_ns // NS_PER_MS}","seqId":{self.last_id}'
         return f'[{{"asks":{asks},"bids":{bids},{ts}}}]'
+
+    def _remember(self, fills: list[Fill], ts_event: int) -> None:
+        price, size = self.instrument.price(fills[0].px_ticks), self.instrument.size
+        for fill in fills:
+            self.trades.add(TapeTrade(fill.trade_id, ts_event, price, size(fill.qty_lots), fill.taker))
 
     def _push(self, now_ns: int) -> Books | None:
         engine = self.market.engine
