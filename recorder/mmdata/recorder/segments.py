@@ -12,6 +12,7 @@ from pathlib import Path
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
+from mmdata.datasets.locks import session_lock
 from mmdata.recorder.capture import (
     CLOSED,
     KEPT,
@@ -56,15 +57,20 @@ def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
     """Ingest a closed segment, then compress it, or with ``keep`` False remove it.
 
     The rows were read back and counted when they were published, so removing the capture loses nothing.
+    Whoever is at the session already is waited for: the ingest process of a recorder that has just been
+    killed lives for a moment longer, and may finish this very segment.
     """
-    report = ingest_segment(root, path)
-    try:
-        if keep:
-            _compress(path)
-        path.unlink()
-        sync_folder(path.parent)
-    except OSError as error:
-        raise DiskError(f"{path}: is ingested but cannot be put away ({error}); it stays") from error
+    with session_lock(root, path.parent.name, wait=True):
+        if not path.exists():
+            return IngestReport()
+        report = ingest_segment(root, path)
+        try:
+            if keep:
+                _compress(path)
+            path.unlink()
+            sync_folder(path.parent)
+        except OSError as error:
+            raise DiskError(f"{path}: is ingested but cannot be put away ({error}); it stays") from error
     return report
 
 
@@ -78,6 +84,7 @@ def _compress(path: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.rename(kept)
+    sync_folder(path.parent)  # before the original goes
 
 
 def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
@@ -127,11 +134,12 @@ def _close(path: Path, report: IngestReport) -> Path | None:
     if path.stat().st_size == 0:  # killed before its header was whole
         path.unlink()
         return None
-    if torn:
-        with path.open("ab") as file:
+    with path.open("ab") as file:
+        if torn:
             file.write(format_event(written, Event("torn", detail={"bytes": torn})))
             file.flush()
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())  # its recorder may have died before it did
+    if torn:
         report.warnings.append(f"{path}: the last line was torn; {torn} bytes were cut off")
     closed = path.with_suffix(CLOSED)
     path.rename(closed)
