@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, list_parts
+from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.publish import publish
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
@@ -203,7 +204,9 @@ class Ingest:
         columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
         self._set_misfits_apart(columns)
         for symbol in sorted({symbol for _, symbol in columns}):
-            self._publish_symbol(symbol, {t: arrays for (t, own), arrays in columns.items() if own == symbol})
+            own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
+            with symbol_lock(self._root, self._exchange, symbol):
+                self._publish_symbol(symbol, own_tables)
         self._rows, self._pending = {}, 0
         self._frames.clear()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
+from mmdata.datasets.locks import session_lock
 from mmdata.recorder.capture import (
     CLOSED,
     KEPT,
@@ -62,7 +63,16 @@ def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
 
     The rows were read back and counted when they were published, so removing the capture loses nothing.
     The copy is made meanwhile, in a thread: most of either work is done outside the interpreter's lock.
+    Whoever is at the session already is waited for: the ingest process of a recorder that has just been
+    killed lives for a moment longer, and may finish this very segment.
     """
+    with session_lock(root, path.parent.name, wait=True):
+        if not path.exists():
+            return IngestReport()
+        return _finish_locked(root, path, keep=keep)
+
+
+def _finish_locked(root: Path, path: Path, *, keep: bool) -> IngestReport:
     partial = _partial(path)
     try:
         if keep:
@@ -156,11 +166,12 @@ def _close(path: Path, report: IngestReport) -> Path | None:
     if path.stat().st_size == 0:  # killed before its header was whole
         path.unlink()
         return None
-    if torn:
-        with path.open("ab") as file:
+    with path.open("ab") as file:
+        if torn:
             file.write(format_event(written, Event("torn", detail={"bytes": torn})))
             file.flush()
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())  # its recorder may have died before it did
+    if torn:
         report.warnings.append(f"{path}: the last line was torn; {torn} bytes were cut off")
     closed = path.with_suffix(CLOSED)
     path.rename(closed)
