@@ -32,33 +32,37 @@ def marked(function: Callable[..., Any], board: Board, flag: int) -> Callable[..
 
 
 def count_frames(board: Board) -> None:
-    """Bump a connection's counter whenever the library hands a frame over: the seam of the promise."""
-    from websockets.asyncio.client import ClientConnection
+    """Bump a connection's counter before a read's messages are handed over: the seam of the promise.
 
-    receive = ClientConnection.recv
-    cells: dict[ClientConnection, int] = {}
+    What is handed over at once is written at once, so a read that is under way counts as one; when it is
+    done, all of its messages count.
+    """
+    from mmdata.recorder.wire import Message, Wire
 
-    async def counted(self: ClientConnection, *args: Any, **kwargs: Any) -> Any:
-        message = await receive(self, *args, **kwargs)
+    hand_over = Wire._hand_over
+    cells: dict[Wire, int] = {}
+
+    def counted(self: Wire, messages: list[Message]) -> None:
         cell = cells.get(self)
         if cell is None:
             path = self.request.path if self.request is not None else ""
             cell = cells[self] = board.new_connection("okx" if path.startswith("/ws/v5/") else "binance")
         board.cells[cell] += 1
-        return message
+        hand_over(self, messages)
+        board.cells[cell] += len(messages) - 1
 
-    ClientConnection.recv = counted  # type: ignore[method-assign, assignment]
+    Wire._hand_over = counted  # type: ignore[method-assign]
 
 
 def watch_recorder(board: Board) -> None:
     """Count frames, tell rotations, and let the wall clock be wrong by what the board says."""
-    from mmdata.recorder.capture import CaptureWriter
+    from mmdata.recorder.capture import CaptureWriter, FinishedSegment
 
     true_time_ns, rotate = time.time_ns, CaptureWriter.rotate
 
-    def counted(self: CaptureWriter) -> Path:
+    def counted(self: CaptureWriter, *args: Any) -> FinishedSegment:
         board.cells[ROTATIONS] += 1
-        return rotate(self)
+        return rotate(self, *args)
 
     count_frames(board)
     CaptureWriter.rotate = marked(counted, board, ROTATING)  # type: ignore[method-assign]
@@ -71,7 +75,7 @@ def watch_ingest(board: Board) -> None:
 
     board.cells[INGESTING] = board.cells[PUBLISHING] = 0  # the one before may have died meanwhile
     segments.finish_segment = marked(segments.finish_segment, board, INGESTING)
-    ingest.publish = marked(ingest.publish, board, PUBLISHING)
+    ingest.publish = marked(ingest.publish, board, PUBLISHING)  # type: ignore[attr-defined]
 
 
 if "CRASH_BOARD" in os.environ:
