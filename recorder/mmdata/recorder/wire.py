@@ -111,8 +111,8 @@ class Splitter:
 class Wire(ClientConnection):
     """A client connection; calls ``on_open`` before the first message, ``on_messages`` in each read.
 
-    """A client connection that calls ``on_open`` before its first message and ``on_messages`` in each read.
-    and is kept in ``failure``.
+    ``on_messages(ts_recv, messages, is_text)`` runs inside the read. An error that it raises ends the
+    connection and is kept in ``failure``.
     """
 
     def __init__(
