@@ -114,7 +114,7 @@ class SnapshotRows:
 
 
 class _Books:
-    """The levels of messages as rows: bids in the wire's order, then asks; a message without any is one row."""
+    """The levels of messages as rows: bids in the wire's order, then asks; a message without any is a row."""
 
     def __init__(self, records: Sequence[Depth] | Sequence[Snapshot]) -> None:
         self._sides = [side for record in records for side in (record.bids, record.asks)]
@@ -339,8 +339,7 @@ def without_frames(columns: dict[str, pa.Array], frames: Sequence[int]) -> dict[
 def _heads(table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:
     """Return rows of values as columns; numbers that a decimal is made of stay strings."""
     return {
-        name: _array(table, name, values)
-        for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        name: _array(table, name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
     }
 
 
