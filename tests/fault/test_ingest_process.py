@@ -135,7 +135,10 @@ def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_sessio
 
 
 def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_start(tmp_path: Path) -> None:
-    path = closed_segment(tmp_path / "data", count=60_000)
+    folder = capture_folder(tmp_path / "data", "binance") / HEADER.session
+    folder.mkdir(parents=True)
+    path = folder / "000000.cap"
+    os.mkfifo(path)  # a segment that never ends
     venue = {
         "exchange": "binance",
         "symbols": ["BTCUSDT"],
@@ -143,14 +146,16 @@ def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_s
         "ws_url": "ws://127.0.0.1:1",
     }
     job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue])
-    with subprocess.Popen(
-        mmdata_command("record", job, "--json"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as child:
-        time.sleep(2.0)  # the child process is reading the segment by now
+    with (
+        subprocess.Popen(
+            mmdata_command("record", job, "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        ) as child,
+        path.open("wb"),
+    ):  # opened as soon as the ingest process reads it
         begun = time.monotonic()
         child.terminate()
         out, err = child.communicate(timeout=20)

@@ -110,6 +110,27 @@ def test_torn_last_line_is_not_read_and_is_cut_off_on_recovery(tmp_path: Path) -
     capture.close()
 
 
+@pytest.mark.parametrize("block", [1, 7, 300, 1 << 20])
+def test_lines_are_the_same_whatever_the_size_of_the_blocks_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    capture = writer(tmp_path)
+    frames = [b'{"a":%d}' % i * i for i in range(40)]
+    for at, frame in enumerate(frames):
+        capture.write(format_frame(at, 0, frame, is_text=True))
+    os.write(capture.handle, b"99 0 torn")
+    monkeypatch.setattr("mmdata.recorder.capture._BLOCK", block)
+    segment = read_segment(capture.path)
+    assert [(line.number, line.payload) for line in segment.lines] == [*enumerate(frames)]
+    assert segment.torn == len(b"99 0 torn")
+    capture.close()
+
+
+def test_segment_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"x\.cap: cannot be read"):
+        read_segment(tmp_path / "x.cap")
+
+
 def test_short_write_is_cut_back_to_the_last_whole_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,9 +20,10 @@ PRICE, SIZE, ORDERS = 0, 1, 3  # a level's strings, by place
 
 @kernel()
 def count_levels(text: bytes, numbers: int) -> int:
-    """Return how many levels of ``numbers`` strings two arrays hold: the first times 2^32, plus the other.
+    """Return how many levels two arrays hold: the first's times 2^32, plus the second's.
 
-    ``text`` is the two arrays, one behind the other. -1: something in it is not of the plain form.
+    ``text`` is the two arrays, one behind the other, of levels of ``numbers`` strings. -1: something in it
+    is not of the plain form.
     """
     end = len(text)
     # Every loop below stops at this bracket at the latest, so none reads past the end.

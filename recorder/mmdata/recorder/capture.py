@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,31 +156,33 @@ def parse_line(number: int, text: bytes) -> Line:
     >>> parse_line(7, b'12 s3 ping')
     Line(number=7, kind='sent', ts_recv=12, conn=3, payload=b'ping')
     """
-    stamp, _, rest = text.partition(b" ")
-    tag, space, payload = rest.partition(b" ")
-    if not stamp.isdigit() or not space or len(stamp) > 19 or len(tag) > _LONGEST_TAG:
-        return _damaged(number, text)
-    ts_recv = int(stamp)
-    if ts_recv >= 2**63:
-        return _damaged(number, text)
-    if tag.isdigit():
-        return Line(number, FRAME, ts_recv, int(tag), payload)
-    if tag == b"e":
-        return Line(number, EVENT, ts_recv, None, payload)
-    if tag[:1] == b"s" and tag[1:].isdigit():
-        return Line(number, SENT, ts_recv, int(tag[1:]), payload)
-    if tag[:1] == b"r" and tag[1:].isdigit():
-        return Line(number, REST, ts_recv, None, payload)
-    if tag[-1:] == b"b" and tag[:-1].isdigit():
-        try:
-            return Line(number, FRAME, ts_recv, int(tag[:-1]), base64.b64decode(payload, validate=True))
-        except binascii.Error:
-            return _damaged(number, text)
-    return _damaged(number, text)
-
-
-def _damaged(number: int, text: bytes) -> Line:
+    parts = text.split(b" ", 2)
+    if len(parts) == 3:
+        stamp, tag, payload = parts
+        told = _read_tag(tag) if len(tag) <= _LONGEST_TAG else None
+        if told is not None and stamp.isdigit() and len(stamp) <= 19 and int(stamp) < 2**63:
+            kind, conn, is_packed = told
+            if not is_packed:
+                return Line(number, kind, int(stamp), conn, payload)
+            with suppress(binascii.Error):
+                return Line(number, kind, int(stamp), conn, base64.b64decode(payload, validate=True))
     return Line(number, DAMAGED, 0, None, text)
+
+
+@lru_cache(64)
+def _read_tag(tag: bytes) -> tuple[str, int | None, bool] | None:
+    """Return what a line's second word says: its kind, its connection, whether base64 follows."""
+    if tag.isdigit():
+        return FRAME, int(tag), False
+    if tag == b"e":
+        return EVENT, None, False
+    if tag[:1] == b"s" and tag[1:].isdigit():
+        return SENT, int(tag[1:]), False
+    if tag[:1] == b"r" and tag[1:].isdigit():
+        return REST, None, False
+    if tag[-1:] == b"b" and tag[:-1].isdigit():
+        return FRAME, int(tag[:-1]), True
+    return None
 
 
 @dataclass(slots=True)
@@ -225,7 +228,7 @@ def read_segment(path: Path) -> Segment:
     return Segment(path, _header(path, first.partition(b"\n")[0]))
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path) -> Generator[bytes]:
     try:
         with _open_packed(path) if path.name.endswith(KEPT) else path.open("rb") as file:
             while block := file.read(_BLOCK):

@@ -114,7 +114,7 @@ class SnapshotRows:
 
 
 class _Books:
-    """The levels of messages as rows: bids as on the wire, then asks; a message without any is one row."""
+    """The levels of messages as rows: bids in the wire's order, then asks; a message without any is a row."""
 
     def __init__(self, records: Sequence[Depth] | Sequence[Snapshot]) -> None:
         self._sides = [side for record in records for side in (record.bids, record.asks)]

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mmdata.datasets.disk import sync_folder
@@ -59,7 +60,7 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
 
 
 def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
-    """Ingest a closed segment, then put its compressed copy in its place, or with ``keep`` False remove it.
+    """Ingest a closed segment, then put a compressed copy in its place, or with ``keep`` False remove it.
 
     The rows were read back and counted when they were published, so removing the capture loses nothing.
     The copy is made meanwhile, in a thread: most of either work is done outside the interpreter's lock.
@@ -73,36 +74,31 @@ def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
 
 
 def _finish_locked(root: Path, path: Path, *, keep: bool) -> IngestReport:
-    partial = _partial(path)
+    partial = path.with_suffix(PARTIAL)
     try:
-        if keep:
-            with ThreadPoolExecutor(1) as aside:
-                compressing = aside.submit(_compress, path, partial)
-                report = ingest_segment(root, path)
-            compressing.result()
-            partial.rename(_kept(path))
-            sync_folder(path.parent)  # the copy's name first: a power cut must not find neither
-        else:
+        with ThreadPoolExecutor(1) as aside:
+            copying = aside.submit(_compress, path, partial) if keep else None
             report = ingest_segment(root, path)
+        _put_away(path, copying)
+    finally:
+        with suppress(OSError):  # the next recovery tries again
+            partial.unlink(missing_ok=True)
+    return report
+
+
+def _put_away(path: Path, copying: Future[Path] | None) -> None:
+    try:
+        if copying is not None:
+            copying.result().rename(path.with_name(path.name.removesuffix(CLOSED) + KEPT))
+            sync_folder(path.parent)  # the copy's name first: a power cut must find one of the two
         path.unlink()
         sync_folder(path.parent)
     except OSError as error:
         raise DiskError(f"{path}: is ingested but cannot be put away ({error}); it stays") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return report
 
 
-def _kept(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(CLOSED) + KEPT)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_suffix(PARTIAL)
-
-
-def _compress(path: Path, partial: Path) -> None:
-    """Write a compressed copy of ``path`` and sync it."""
+def _compress(path: Path, partial: Path) -> Path:
+    """Write a compressed copy of ``path`` to ``partial``, sync and return it."""
     import pyarrow as pa
 
     with path.open("rb") as file, pa.output_stream(str(partial), compression="zstd") as stream:
@@ -110,6 +106,7 @@ def _compress(path: Path, partial: Path) -> None:
             stream.write(block)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
+    return partial
 
 
 def _clear_partial(folder: Path) -> None:
