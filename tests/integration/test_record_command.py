@@ -43,6 +43,7 @@ def test_every_shipped_configuration_records_from_the_sandbox(
     if "sandbox" not in job:
         running = sandbox()
         for venue in job["venues"]:
+            venue.pop("region", None)  # in place of which the sandbox's addresses stand
             venue |= {
                 key: url for key, url in running.addresses[venue["exchange"]].items() if key.endswith("_url")
             }

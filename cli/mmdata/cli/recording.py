@@ -82,7 +82,7 @@ def record(
         job = parse_job(plain, "the command line")
     if check:
         return _check(config, job, as_json=as_json, quiet=quiet)
-    with spinner("connecting ...", quiet=quiet or as_json) as tell:
+    with spinner(_first_line(job), quiet=quiet or as_json) as tell:
         progress = None if tell is None else lambda counts: tell(record_line(counts))
         outcome = run(job, wait=wait, progress=progress)
     if not isinstance(outcome, RecordReport):
@@ -97,6 +97,19 @@ def record(
     elif not quiet:
         say_record(outcome)
     return 0
+
+
+def _first_line(job: Job) -> str:
+    """Return what is being done before there is anything to count."""
+    from datetime import UTC, datetime
+
+    from mmdata.recorder.job import next_opening
+
+    now = datetime.now(UTC)
+    window = next_opening(job, now)
+    if window is None or window.start <= now:
+        return "connecting ..."
+    return f"waiting until the window opens at {window.start.isoformat()} ..."
 
 
 def _check(config: Path, job: Job, *, as_json: bool, quiet: bool) -> int:
