@@ -255,7 +255,7 @@ def test_recording_stops_when_the_window_closes(tmp_path: Path, sandbox: Start) 
     window = {
         "zone": "UTC",
         "start": f"{now - timedelta(hours=1):%H:%M:%S}",
-        "end": f"{now + timedelta(seconds=5):%H:%M:%S}",
+        "end": f"{now + timedelta(seconds=15):%H:%M:%S}",
     }
     job = write_job(
         tmp_path / "job.yaml",

@@ -59,7 +59,7 @@ def test_second_holder_is_refused_and_told_who_holds_the_lock(tmp_path: Path) ->
             check=False,
         )
         assert f'"pid": {os.getpid()}' in run.stderr
-        assert "UsageError" in run.stderr
+        assert "HeldError" in run.stderr
     with exchange_lock(tmp_path, "okx"):
         pass  # free again
 
