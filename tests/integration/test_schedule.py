@@ -139,6 +139,8 @@ def test_recorder_of_a_killed_schedule_goes_on_is_watched_and_replaced(
             wait_for_frames(data, "binance", size + 20_000)  # it records on
             os.kill(orphan, signal.SIGKILL)
             assert schedule.wait_for("started")["pid"] != orphan
+            while wait_for_frames(data, "binance") == path:
+                pass  # the new recorder has yet to recover what the orphan left
             schedule.stop()
     finally:
         with suppress(ProcessLookupError):

@@ -199,6 +199,19 @@ def test_lock_of_somebody_else_is_waited_for(tmp_path: Path, monkeypatch: pytest
     assert f'"pid": {os.getpid()}' in story.one("held").text
 
 
+def test_recorder_that_lost_the_race_for_the_lock_watches_who_won_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "_HELD_LOOK_S", 0.05)
+    lock = exchange_lock(tmp_path / "a/.captures/okx", "okx")
+    story = Story("raise SystemExit(2)")
+    story.reactions["started"] = lambda: lock.__enter__() if len(story.told) == 2 else None
+    story.reactions["held"] = lambda: lock.__exit__(None, None, None)
+    story.reactions["ended"] = lambda: end() if len(story.told) > 5 else None
+    happened = story.run(config(tmp_path / "a.yaml"))
+    assert happened == ["scheduled", *["started", "ended", "held", "started", "ended"], "stopping", "stopped"]
+
+
 def test_openings_never_overlap_though_a_recorder_outlasts_its_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.datasets.errors import DiskError
 from mmdata.recorder.backoff import backoff
-from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.lock import HeldError, exchange_lock, holder
 from mmdata.recorder.units import seconds, size_bytes
 
 
@@ -47,7 +47,7 @@ def test_waits_grow_to_the_bound_and_are_spread() -> None:
 def test_second_holder_is_refused_and_told_who_holds_the_lock(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
-        "from mmdata.recorder.lock import exchange_lock\n"
+        "from mmdata.recorder.lock import HeldError, exchange_lock, holder\n"
         "with exchange_lock(pathlib.Path(sys.argv[1]), 'okx'): pass"
     )
     with exchange_lock(tmp_path, "okx"):
@@ -59,7 +59,7 @@ def test_second_holder_is_refused_and_told_who_holds_the_lock(tmp_path: Path) ->
             check=False,
         )
         assert f'"pid": {os.getpid()}' in run.stderr
-        assert "UsageError" in run.stderr
+        assert "HeldError" in run.stderr
     with exchange_lock(tmp_path, "okx"):
         pass  # free again
 
@@ -67,7 +67,7 @@ def test_second_holder_is_refused_and_told_who_holds_the_lock(tmp_path: Path) ->
 def test_lock_is_refused_within_one_process_too(tmp_path: Path) -> None:
     with (
         exchange_lock(tmp_path, "okx"),
-        pytest.raises(UsageError, match="is being recorded or recovered here already"),
+        pytest.raises(HeldError, match="is being recorded or recovered here already"),
         exchange_lock(tmp_path, "okx"),
     ):
         pass
@@ -77,3 +77,13 @@ def test_lock_in_a_place_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) 
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DiskError, match="nothing is written"), exchange_lock(tmp_path / "file", "okx"):
         pass
+
+
+def test_holder_is_named_without_making_or_taking_anything(tmp_path: Path) -> None:
+    assert holder(tmp_path / "okx") is None
+    assert not (tmp_path / "okx").exists()
+    with exchange_lock(tmp_path / "okx", "okx"):
+        assert f'"pid": {os.getpid()}' in (holder(tmp_path / "okx") or "")
+    assert holder(tmp_path / "okx") is None
+    with exchange_lock(tmp_path / "okx", "okx"):
+        pass  # looking left nothing locked

@@ -169,6 +169,7 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         recovered, warnings = recovery.result()
         if window is not None:
             watch.state = "waiting"
+            _log.info("waiting until the window opens at %s", window.start.isoformat())
             await _sleep_until(window.start, stop)
         if stop.is_set():
             return _nothing(root, recovered, [*warnings, "stopped before the window opened"])

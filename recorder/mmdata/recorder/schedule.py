@@ -284,7 +284,11 @@ class Supervisor:
         while await self._is_free(window):
             begun_s = loop.time()
             found = verdict(await self._record_once())
-            if found is not Verdict.AGAIN or self._halt.soft.is_set():
+            if self._halt.soft.is_set():
+                return found
+            if found is Verdict.GIVEN_UP and self._holder() is not None:
+                continue  # somebody else was quicker; it is watched
+            if found is not Verdict.AGAIN:
                 return found
             if loop.time() - begun_s >= _STEADY_S:
                 waits = backoff(self._draw)
