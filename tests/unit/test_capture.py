@@ -79,7 +79,7 @@ def writer(folder: Path, *, size: int = 1 << 20) -> CaptureWriter:
 def test_segment_reads_back_what_was_written_with_running_numbers(tmp_path: Path) -> None:
     capture = writer(tmp_path)
     capture.write(format_frame(10, 0, b'{"a":1}', is_text=True))
-    first = capture.rotate()
+    first = capture.rotate().close()
     capture.write(format_sent(11, 0, b"ping"))
     second = capture.close()
     assert second is not None
@@ -162,5 +162,5 @@ def test_next_segment_that_cannot_be_made_is_told_and_the_closed_one_is_not_clos
 
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(DiskError, match=r"cannot be closed|000001\.open: cannot be made"):
-        capture.rotate()
+        capture.rotate().close()
     assert capture.close() is None

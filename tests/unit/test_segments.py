@@ -100,7 +100,7 @@ def test_later_segments_of_a_session_wait_for_one_that_cannot_be_ingested(
 ) -> None:
     """Published out of order, the earlier one's rows would be taken for there, and its capture removed."""
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -118,7 +118,7 @@ def test_later_segments_of_a_session_wait_for_one_that_cannot_be_ingested(
 
 def test_segment_that_comes_after_a_later_one_is_refused_and_its_capture_stays(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -141,7 +141,7 @@ def test_capture_of_an_unknown_exchange_is_refused_and_stays(tmp_path: Path) -> 
 
 def test_our_own_captures_are_imported_in_the_order_of_their_segments(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -160,7 +160,7 @@ def test_empty_segment_of_a_recorder_killed_at_its_start_is_cleared_away(tmp_pat
 
 def test_segments_of_one_session_number_their_parts_on(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     writer.write(format_event(1_795_262_400_000_000_100, Event("session_end")))
     line = frame(3, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))

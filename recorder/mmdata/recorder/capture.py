@@ -19,13 +19,13 @@ import msgspec.structs
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.recorder.merge import MergeState
 from mmdata.recorder.records import Id, Small
 
 VERSION = 1
 OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
 _MAGIC = b"# mmdata-capture "
 _LONGEST_TAG = 10  # a connection's number fits 32 bits
-_CONTROL_CHARACTERS = bytes(range(0x20)) + b"\x7f"
 
 # What a line holds.
 FRAME, SENT, REST, EVENT, DAMAGED = "frame", "sent", "rest", "event", "damaged"
@@ -63,6 +63,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     time_unit: str = "ms"
     grid: dict[str, tuple[str, str]] = {}
     """Tick and lot size by symbol, as far as they were known when the segment began."""
+    merges: dict[str, MergeState] = {}
+    """By chain (`merge.chain_name`): where the merge of the connections stood when the segment began."""
 
 
 class RestAnswer(msgspec.Struct):
@@ -76,6 +78,10 @@ class RestAnswer(msgspec.Struct):
     purpose: str | None = None
     symbol: str | None = None
     reason: str | None = None
+    kind: str | None = None
+    """Of a backfill: kind of trades, and the first and last id that were missing."""
+    first_id: Id | None = None
+    last_id: Id | None = None
 
 
 class Event(msgspec.Struct, omit_defaults=True):
@@ -102,7 +108,7 @@ def format_frame(ts_recv: int, conn: int, frame: bytes, *, is_text: bool) -> byt
 
 
 def _needs_base64(frame: bytes) -> bool:
-    if len(frame.translate(None, _CONTROL_CHARACTERS)) != len(frame):
+    if b"\n" in frame:
         return True
     if frame.isascii():
         return False
@@ -240,6 +246,28 @@ def _end_of_last_line(handle: int, size: int) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedSegment:
+    """A segment that nothing more is written to, still open."""
+
+    path: Path
+    handle: int
+
+    def close(self) -> Path:
+        """Sync, close and rename it to ``.cap``; return that path. DiskError: that failed; it stays."""
+        try:
+            try:
+                os.fsync(self.handle)
+            finally:
+                os.close(self.handle)
+            closed = self.path.with_suffix(CLOSED)
+            self.path.rename(closed)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be closed ({error}); it stays as it is") from error
+        return closed
+
+
 class CaptureWriter:
     """Appends lines to the segments of one session; every line is with the system when `write` returns.
 
@@ -269,10 +297,10 @@ class CaptureWriter:
         """File descriptor of the open segment, for syncing it."""
         return self._handle
 
-    def write(self, line: bytes) -> None:
-        """Append one whole line."""
-        self._append(line)
-        self.next_frame += 1
+    def write(self, lines: bytes, count: int = 1) -> None:
+        """Append whole lines, ``count`` of them. DiskError: not all of them found room; the others stand."""
+        self._append(lines)
+        self.next_frame += count
 
     def is_due(self, now_s: float) -> bool:
         """Tell whether the segment has reached its age or size; ``now_s`` is the monotonic clock."""
@@ -281,32 +309,30 @@ class CaptureWriter:
         seconds, size = self._limit
         return self._size >= size or now_s - self._begun_s >= seconds
 
-    def rotate(self) -> Path:
-        """Close the segment and open the next; return the closed one."""
-        closed = self.close()
-        assert closed is not None
+    def rotate(self, merges: dict[str, MergeState] | None = None) -> FinishedSegment:
+        """Go on in the next segment; what is returned must be closed, and may be in another thread."""
+        finished = FinishedSegment(self._path, self._handle)
+        self._handle = -1
         self._header = msgspec.structs.replace(
-            self._header, segment=self._header.segment + 1, first_frame=self.next_frame, grid=self.grid
+            self._header,
+            segment=self._header.segment + 1,
+            first_frame=self.next_frame,
+            grid=self.grid,
+            merges=merges or {},
         )
-        self._open()
-        return closed
+        try:
+            self._open()
+        except DiskError:
+            finished.close()
+            raise
+        return finished
 
     def close(self) -> Path | None:
         """Sync and close the segment; return its path, now ``.cap``. None: it is closed already."""
         if self._handle < 0:
             return None
         handle, self._handle = self._handle, -1
-        try:
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            closed = self._path.with_suffix(CLOSED)
-            self._path.rename(closed)
-            sync_folder(self._folder)
-        except OSError as error:
-            raise DiskError(f"{self._path}: cannot be closed ({error}); it stays as it is") from error
-        return closed
+        return FinishedSegment(self._path, handle).close()
 
     def _open(self) -> None:
         self._path = self._folder / f"{self._header.segment:06d}{OPEN}"
@@ -316,7 +342,8 @@ class CaptureWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._handle = os.open(self._path, flags, 0o644)
-            sync_folder(self._folder)
+            if self._header.segment == 0:  # a later one's name is synced when the one before is closed
+                sync_folder(self._folder)
         except OSError as error:
             raise DiskError(f"{self._path}: cannot be made ({error}); nothing more is recorded") from error
         try:
@@ -328,16 +355,20 @@ class CaptureWriter:
             self._path.unlink(missing_ok=True)
             raise
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
+        written = 0
         try:
-            written = os.write(self._handle, line)
-            if written == len(line):
+            written = os.write(self._handle, lines)
+            if written == len(lines):
                 self._size += written
                 return
             problem: OSError | None = None
         except OSError as error:
             problem = error
         # A short write: what lies behind the last whole line would join the next line to itself.
+        whole = lines[:written]
+        self.next_frame += whole.count(b"\n")
+        self._size += whole.rfind(b"\n") + 1
         os.ftruncate(self._handle, self._size)
         raise DiskError(
             f"{self._path}: the disk took only part of a line ({problem or 'no space left'}); it was cut "

@@ -103,6 +103,10 @@ class Job(Strict, frozen=True):
     duration: Duration | None = None
     """Stop after so long, if the window has not closed before."""
     segment: Segment = Segment()
+    connections: Annotated[int, Meta(ge=1, le=2)] = 1
+    """Two connections record every stream twice, and are merged: one may end without a hole."""
+    audit_interval: Duration | Literal["none"] = "1h"
+    """How often a book of each symbol is asked for, to compare the recorded one with."""
     keep_captures: bool = True
     """Keep the frames as they came, compressed, beside the tables made from them."""
     connect_timeout: Duration = "30s"
@@ -120,6 +124,10 @@ class Job(Strict, frozen=True):
         """Return REST and WebSocket address of ``venue``, the real ones where none are named."""
         rest_url, ws_url = _ADDRESSES[venue.exchange]
         return venue.rest_url or rest_url, venue.ws_url or ws_url
+
+    def audit_s(self) -> float | None:
+        """Return the seconds between two audits of a symbol; None: there are none."""
+        return None if self.audit_interval == "none" else seconds(self.audit_interval)
 
     def effective(self) -> dict[str, Any]:
         """Return the configuration with every default filled in, as plain values."""
@@ -338,6 +346,8 @@ def _check_amounts(job: Job, name: str) -> None:
         "connect_timeout": job.connect_timeout,
         "stop_timeout": job.stop_timeout,
     }
+    if job.audit_interval != "none":
+        durations["audit_interval"] = job.audit_interval
     if job.duration is not None:
         durations["duration"] = job.duration
     if isinstance(job.sandbox, Sandbox):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import pairwise
@@ -20,11 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, list_parts
 from mmdata.datasets.publish import publish
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
+from mmdata.recorder.merge import MergeState, Merging
 from mmdata.recorder.records import Bbo, Depth, Instrument, Record, Snapshot, Trade, Untabled
 from mmdata.recorder.rows import (
     DepthRows,
@@ -39,7 +41,7 @@ from mmdata.recorder.rows import (
     trade_row,
     without_frames,
 )
-from mmdata.recorder.venues import DECODERS
+from mmdata.recorder.venues import DECODERS, HISTORIES
 
 _FLUSH_ROWS = 2_000_000
 _DAY_NS = 86_400 * 1_000_000_000
@@ -58,6 +60,8 @@ class IngestReport:
     lines: int = 0
     decoded: int = 0
     control: int = 0
+    repeats: int = 0
+    """Records among the decoded that another connection had brought before; they make no rows."""
     untabled: Counter[str] = field(default_factory=Counter)
     """Frames of channels that no table holds, by channel."""
     quarantined: int = 0
@@ -80,7 +84,10 @@ class IngestReport:
 
     def add(self, other: IngestReport) -> None:
         """Add another report to this one."""
-        for name in ("lines", "decoded", "control", "quarantined", "sent", "rest", "events", "skipped"):
+        for name in (
+            *("lines", "decoded", "control", "repeats"),
+            *("quarantined", "sent", "rest", "events", "skipped"),
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.untabled += other.untabled
         self.rows += other.rows
@@ -92,7 +99,13 @@ class Ingest:
     """Takes the lines of one session in order and publishes them as parts of the tables."""
 
     def __init__(
-        self, root: Path, exchange: str, session: str, metadata: dict[str, str], grid: Grid | None = None
+        self,
+        root: Path,
+        exchange: str,
+        session: str,
+        metadata: dict[str, str],
+        grid: Grid | None = None,
+        merges: Mapping[str, MergeState] | None = None,
     ) -> None:
         self._root = root
         self._exchange = exchange
@@ -100,6 +113,7 @@ class Ingest:
         self._metadata = metadata
         self.grid: Grid = dict(grid or {})
         self._decoder = DECODERS[exchange]
+        self._merge = Merging(CHAINS[exchange].rule, merges or {})
         self._rows: dict[tuple[str, str], DepthRows | SnapshotRows | PlainRows] = {}
         self._frames: dict[int, Line] = {}
         self._pending = 0
@@ -206,6 +220,9 @@ class Ingest:
         conn = line.conn or 0
         self._frames[line.number] = line
         for record in records:
+            if not self._merge.enters(conn, record):
+                self.report.repeats += 1
+                continue
             self._add(line, conn, record)
             if self.on_record is not None:
                 self.on_record(line, record)
@@ -237,6 +254,8 @@ class Ingest:
             if answer.purpose == "snapshot" and answer.symbol is not None:
                 record = self._decoder.decode_snapshot(body, answer.symbol)
                 self.add_snapshot(line, record, answer.reason or "audit", answer.t0)
+            elif answer.purpose == "backfill":
+                self._take_backfill(line, answer)
             elif answer.purpose == "instruments":
                 wanted = (answer.symbol or "").split(",") if answer.symbol else ()
                 for instrument in self._decoder.decode_instruments(body, wanted):
@@ -245,9 +264,26 @@ class Ingest:
             self.report.rest -= 1
             self.quarantine(line, f"REST answer cannot be decoded: {error!r}")
 
+    def _take_backfill(self, line: Line, answer: RestAnswer) -> None:
+        """Add the trades of a hole that a page of the venue's history holds."""
+        first_id, last_id = answer.first_id, answer.last_id
+        if answer.symbol is None or answer.kind is None or first_id is None or last_id is None:
+            raise ValueError("it does not say which trades were missing")
+        page = HISTORIES[self._exchange].decode(answer.body.encode(), answer.symbol, answer.kind)
+        missing = [trade for trade in page if first_id <= trade.trade_id <= last_id]
+        for trade in sorted(missing, key=lambda trade: trade.trade_id):
+            self._frames[line.number] = line
+            self._plain("trades", trade.symbol).add(
+                frame=line.number, ts_recv=line.ts_recv, **trade_row(trade, origin="backfill")
+            )
+            self._pending += 1
+
     def _take_event(self, line: Line) -> None:
         try:
-            self.note(line, msgspec.json.decode(line.payload, type=Event))
+            event = msgspec.json.decode(line.payload, type=Event)
+            if event.kind == "disconnected" and event.conn is not None:
+                self._merge.leave(event.conn)
+            self.note(line, event)
         except UNREADABLE as error:
             self.report.events -= 1
             self.quarantine(line, f"event cannot be decoded: {error}")
@@ -437,6 +473,7 @@ def describe(report: IngestReport) -> list[tuple[str, int]]:
         ("lines", report.lines),
         ("frames decoded", report.decoded),
         ("control frames", report.control),
+        ("messages brought twice", report.repeats),
         *((f"frames of {channel} (no table)", count) for channel, count in untabled),
         ("quarantined", report.quarantined),
         ("sent", report.sent),

@@ -26,10 +26,11 @@ from mmdata.recorder.counts import Counts
 from mmdata.recorder.embedded import Addresses, embedded_sandbox
 from mmdata.recorder.ingest_process import IngestProcess, Tally
 from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.ntp import clock_state
 from mmdata.recorder.rest import RestClient
-from mmdata.recorder.session import VenueSession
+from mmdata.recorder.session import Intervals, VenueSession
 from mmdata.recorder.units import seconds, size_bytes
-from mmdata.recorder.venues import open_stream
+from mmdata.recorder.venues import open_streams
 from mmdata.recorder.window import Opening, opening
 
 _log = logging.getLogger(__name__)
@@ -258,9 +259,10 @@ class _Recording:
         self._venue = venue
         self._ingest = ingest
         rest_url, ws_url = addresses
-        self._rest = RestClient(rest_url)
-        stream = open_stream(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
-        self.url = stream.url
+        streams = open_streams(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
+        first = streams[0]
+        self._rest = RestClient(rest_url, first.rest_headers)
+        self.url = first.url
         started = time.time_ns()
         name = datetime.fromtimestamp(started / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
         self._session_id = f"{name}-{''.join(secrets.choice(_BASE32) for _ in range(6))}"
@@ -274,8 +276,8 @@ class _Recording:
             version=version(),
             host=socket.gethostname(),
             config=job.fingerprint(),
-            urls={"rest": rest_url, "ws": stream.url},
-            time_unit=stream.time_unit,
+            urls={"rest": rest_url, "ws": first.url},
+            time_unit=first.time_unit,
         )
         self._writer = CaptureWriter(
             _captures(root, venue.exchange) / self._session_id,
@@ -284,11 +286,12 @@ class _Recording:
             size=size_bytes(job.segment.bytes),
         )
         self._session = VenueSession(
-            stream,
-            venue.symbols,
+            streams,
             self._rest,
             self._writer,
-            on_segment=self._rotate,
+            on_segment=lambda closed: ingest.submit(venue.exchange, closed),
+            connections=job.connections,
+            intervals=Intervals(audit_s=job.audit_s()),
         )
 
     @property
@@ -303,7 +306,7 @@ class _Recording:
         """Record until ``stop``, then close the capture and hand it to ingest, whatever happened."""
         note = self._session.note
         try:
-            note(Event("session_start", detail={"stamp": "recv", "symbols": self._venue.symbols}))
+            note(Event("session_start", detail=self._beginning()))
             if window is not None:
                 note(Event("window_open", detail={"start": str(window.start), "end": str(window.end)}))
             await self._session.run(stop)
@@ -316,12 +319,17 @@ class _Recording:
             if closed is not None:
                 self._ingest.submit(self.exchange, closed)
 
+    def _beginning(self) -> dict[str, Any]:
+        return {
+            "stamp": "data_received",
+            "symbols": self._venue.symbols,
+            "host": socket.gethostname(),
+            "clock": clock_state()._asdict(),
+        }
+
     def _ending(self) -> dict[str, int]:
         counts = self.counts
         return {"frames": counts.frames, "gaps": counts.gaps, "connections": counts.connections}
-
-    def _rotate(self) -> None:
-        self._ingest.submit(self.exchange, self._writer.rotate())
 
     def report(self) -> VenueReport:
         tally = self._ingest.tallies.get(self.exchange, Tally())

@@ -142,13 +142,13 @@ class PlainRows:
         return _columns(self.table, self._names, self._rows, session)
 
 
-def trade_row(record: Trade) -> dict[str, Any]:
-    """Return the columns of a trade from the stream."""
+def trade_row(record: Trade, *, origin: str = "stream") -> dict[str, Any]:
+    """Return the columns of a trade; ``origin`` is ``stream`` or ``backfill``."""
     return {
         "ts_event": record.ts_event,
         "ts_sent": record.ts_sent,
         "kind": record.kind,
-        "origin": "stream",
+        "origin": origin,
         "trade_id": record.trade_id,
         "first_trade_id": record.first_trade_id,
         "last_trade_id": record.last_trade_id,

@@ -40,7 +40,7 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
             f"{path}: is a capture of {header.exchange!r}, this mmdata knows {', '.join(DECODERS)}; it stays"
         )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
-    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid)
+    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges)
     for line in segment.lines:
         ingest.take(line)
     ingest.flush()

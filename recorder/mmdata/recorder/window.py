@@ -5,10 +5,15 @@ Pure: the time is an argument.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import pytz
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LOOK_AHEAD_DAYS = 15  # a week, and another where the only day's opening falls into a skipped hour
+_RESOLUTION = timedelta(microseconds=1)
 
 
 class Opening(NamedTuple):
@@ -33,11 +38,12 @@ def parse_clock(text: str) -> time:
     return clock
 
 
-def opening(zone: str, start: str, end: str, now: datetime) -> Opening:
+def opening(zone: str, start: str, end: str, now: datetime, weekdays: Sequence[str] = WEEKDAYS) -> Opening:
     """Return the opening that ``now`` (aware) lies in, else the next one.
 
-    ``end`` at or before ``start`` is on the next day. A time that the clock skips is taken as if it had
-    not been moved yet; of a time that comes twice, the second.
+    ``end`` at or before ``start`` is on the next day; ``weekdays`` are the days on which it opens. Of a
+    time that the clock shows twice, the window opens at the first and closes at the second; a time that
+    the clock skips is the moment of the jump. An opening that falls whole into a skipped hour is left out.
 
     >>> opening("Europe/Berlin", "08:00", "22:00", datetime(2026, 3, 29, 3, tzinfo=UTC))[0].isoformat()
     '2026-03-29T06:00:00+00:00'
@@ -45,15 +51,34 @@ def opening(zone: str, start: str, end: str, now: datetime) -> Opening:
     tz = pytz.timezone(zone)
     opens, closes = parse_clock(start), parse_clock(end)
     today = now.astimezone(tz).date()
-    for days in (-1, 0, 1, 2):  # yesterday's may still be open past midnight
+    for days in range(-1, _LOOK_AHEAD_DAYS):  # yesterday's may still be open past midnight
         day = today + timedelta(days=days)
+        if WEEKDAYS[day.weekday()] not in weekdays:
+            continue
         last = day if closes > opens else day + timedelta(days=1)
-        found = Opening(_utc(tz, day, opens), _utc(tz, last, closes))
-        if now < found.end:
+        found = Opening(_moments(tz, day, opens)[0], _moments(tz, last, closes)[-1])
+        if now < found.end and found.start < found.end:
             return found
-    raise AssertionError("a window opens every day")
+    raise AssertionError("a window opens at least once a week")
 
 
-def _utc(tz: pytz.BaseTzInfo, day: date, clock: time) -> datetime:
-    naive = datetime.combine(day, clock)
-    return tz.normalize(tz.localize(naive, is_dst=False)).astimezone(UTC)
+def _moments(tz: pytz.BaseTzInfo, day: date, clock: time) -> list[datetime]:
+    """Return the moments, in order and in UTC, at which the clock of ``tz`` shows ``clock`` on ``day``.
+
+    One that it skips is the moment of the jump.
+    """
+    wanted = datetime.combine(day, clock)
+    early, late = sorted(tz.localize(wanted, is_dst=is_dst).astimezone(UTC) for is_dst in (False, True))
+    if early == late or _shown(tz, early) == wanted:
+        return [early, late]
+    while late - early > _RESOLUTION:  # skipped: the clock jumps over it between these two
+        middle = early + (late - early) / 2
+        if _shown(tz, middle) < wanted:
+            early = middle
+        else:
+            late = middle
+    return [late]
+
+
+def _shown(tz: pytz.BaseTzInfo, moment: datetime) -> datetime:
+    return moment.astimezone(tz).replace(tzinfo=None)

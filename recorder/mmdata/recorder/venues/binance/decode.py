@@ -24,6 +24,8 @@ from mmdata.recorder.records import (
     wire_time,
 )
 
+TIME_PATH = "/api/v3/time"
+"""Asked for the venue's time: weight 1."""
 _WireLevel = tuple[str, str]
 
 
@@ -115,6 +117,10 @@ class _ExchangeInfo(msgspec.Struct):
     symbols: list[msgspec.Raw]
 
 
+class _Time(msgspec.Struct):
+    serverTime: int  # noqa: N815
+
+
 _frame = msgspec.json.Decoder(_Frame).decode
 _probe = msgspec.json.Decoder(_Probe).decode
 _depth_update = msgspec.json.Decoder(_DepthUpdate).decode
@@ -124,6 +130,7 @@ _book_ticker = msgspec.json.Decoder(_BookTicker).decode
 _rest_depth = msgspec.json.Decoder(_RestDepth).decode
 _symbol = msgspec.json.Decoder(_Symbol).decode
 _exchange_info = msgspec.json.Decoder(_ExchangeInfo).decode
+_time = msgspec.json.Decoder(_Time).decode
 
 
 def decode(frame: bytes) -> Sequence[Record]:
@@ -259,3 +266,8 @@ def decode_instruments(body: bytes, symbols: Sequence[str]) -> list[Instrument]:
             )
         )
     return found
+
+
+def decode_time(body: bytes) -> int:
+    """Return the venue's clock as ``GET time`` answered it, in ns since the epoch."""
+    return wire_time(_time(body).serverTime)
