@@ -79,9 +79,9 @@ class Watcher:
 
 
 def lines(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[int]]]:
-    """Yield of each kept segment: its number, sent ns, stamped ns, and the offset behind each line."""
-    for path in sorted(root.rglob("*.cap.zst")):
-        with pa.input_stream(str(path), compression="zstd") as stream:
+    """Yield of each closed segment: its number, sent ns, stamped ns, and the offset behind each line."""
+    for path in sorted(root.rglob("*.cap*")):  # those that are not ingested yet are as they were written
+        with pa.input_stream(str(path), compression="zstd" if path.suffix == ".zst" else None) as stream:
             content = stream.read()
         sent, stamped, ends, end = [], [], [], 0
         for line in content.splitlines(keepends=True):
