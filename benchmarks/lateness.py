@@ -80,7 +80,7 @@ class Watcher:
 
 def lines(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[int]]]:
     """Yield of each closed segment: its number, sent ns, stamped ns, and the offset behind each line."""
-    for path in sorted(root.rglob("*.cap*")):  # those that are not ingested yet are as they were written
+    for path in sorted([*root.rglob("*.cap"), *root.rglob("*.cap.zst")]):  # those that are not ingested yet are as they were written
         with pa.input_stream(str(path), compression="zstd" if path.suffix == ".zst" else None) as stream:
             content = stream.read()
         sent, stamped, ends, end = [], [], [], 0
