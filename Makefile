@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 
-.PHONY: demo test lint type unit real-test bench clean
+.PHONY: demo test lint type unit real-test container-test bench clean
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -24,6 +24,10 @@ unit: $(STAMP)
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)
 	$(BIN)/pytest -q -m real --require-real
+
+# Builds the image and runs it; as root. Fails where that cannot be done, instead of skipping.
+container-test: $(STAMP)
+	$(BIN)/pytest -q -m container --require-container tests/container
 
 # The .venv is remade when what it is made from changes. A machine without ensurepip gets one sentence.
 $(STAMP): pyproject.toml constraints.txt

@@ -129,10 +129,11 @@ def test_any_window_on_any_clock_day_to_the_minute(data: st.DataObject) -> None:
 def test_opening_holds_now_or_is_the_next_and_the_one_after_it_comes_later(
     zone: str, clocks: list[str], weekdays: list[str], now: datetime
 ) -> None:
-    found = opening(zone, *clocks, now, weekdays)
+    start, end = clocks
+    found = opening(zone, start, end, now, weekdays)
     assert now < found.end
     assert found.start < found.end <= found.start + timedelta(hours=25)
-    assert opening(zone, *clocks, found.start, weekdays).start <= found.start
-    following = opening(zone, *clocks, found.end, weekdays)
+    assert opening(zone, start, end, found.start, weekdays).start <= found.start
+    following = opening(zone, start, end, found.end, weekdays)
     assert following.end > found.end
     assert following.start - found.start <= timedelta(days=14, hours=1)

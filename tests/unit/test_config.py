@@ -38,7 +38,35 @@ def test_there_are_configurations_to_check() -> None:
             "venues: [{exchange: binance, symbls: [X]}]",
             r"venues\[0\]\.symbls: unknown key, did you mean symbols\?",
         ),
-        (ONE + "retain: 3", r"retain: unknown key\. Here may stand: venues, root"),
+        (ONE + "retain: 3", r"retain: unknown key, did you mean retain_days\?"),
+        (ONE + "colour: red", r"colour: unknown key\. Here may stand: venues, root"),
+        (ONE + "retain_days: 0", "retain_days: found 0, expected a whole number of at least 1"),
+        (ONE + "retain_days: 30d", "retain_days: found '30d', expected a whole number"),
+        (ONE + "on_end: rclone sync", "on_end: found 'rclone sync', expected a list of at least one"),
+        (ONE + "on_end: []", r"on_end: found \[\], expected a list of at least one"),
+        (ONE + 'on_end: [""]', r"on_end\[0\]: found '', expected a program"),
+        (ONE + "ping_url: hc-ping.com/x", "ping_url: found 'hc-ping.com/x', expected an address such as"),
+        (ONE + "ping_url: 'https://hc-ping.com/x/'", "ping_url: found"),
+        (ONE + "ping_url: 'https://hc-ping.com:0/x'", "ping_url: found .*a port from 1 to 65535"),
+        (ONE + "window: {weekdays: [monday]}", r"weekdays\[0\]: found 'monday', expected .*mon"),
+        (ONE + "window: {weekdays: []}", r"window\.weekdays: found \[\], expected a list of at least one"),
+        (ONE + "window: {weekdays: [fri, fri]}", "fri stands twice, expected each day once"),
+        (
+            "venues: [{exchange: binance, symbols: [A], region: eea}]",
+            r"venues\[0\]\.region: found 'eea', but binance is reached everywhere at the same addresses",
+        ),
+        (
+            "venues: [{exchange: okx, symbols: [A], region: asia}]",
+            "found 'asia', expected eea or global or us",
+        ),
+        (
+            "venues: [{exchange: okx, symbols: [A], region: eea, ws_url: 'wss://ws.okx.com:8443'}]",
+            "found region eea beside other addresses than its own, expected one or the other",
+        ),
+        (
+            "sandbox: embedded\nvenues: [{exchange: okx, symbols: [A], region: us}]",
+            "found a region beside sandbox: embedded",
+        ),
         (ONE + "window: {zone: Europe/Berln}", r"window\.zone: found 'Europe/Berln'.*Europe/Berlin"),
         (ONE + "window: {end: 22:00}", r"window\.end: found 1320, expected a time of day in quotes"),
         (ONE + 'window: {start: "25:00"}', r"window\.start: found '25:00', expected a time of day"),
@@ -122,7 +150,27 @@ def test_effective_configuration_fills_in_the_venues_own_addresses_and_channels(
     [venue] = job.effective()["venues"]
     assert venue["rest_url"] == "https://api.binance.com"
     assert venue["channels"] == ["depth@100ms", "trade", "bookTicker"]
-    assert job.effective()["window"] == {"zone": "Europe/Berlin", "start": "08:00", "end": "22:00"}
+    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    window = {"zone": "Europe/Berlin", "start": "08:00", "end": "22:00", "weekdays": days}
+    assert job.effective()["window"] == window
+
+
+@pytest.mark.parametrize(
+    ("keys", "region", "rest_url"),
+    [
+        ("", "global", "https://www.okx.com"),
+        (", region: eea", "eea", "https://eea.okx.com"),
+        (", region: us", "us", "https://us.okx.com"),
+        (", rest_url: 'https://eea.okx.com'", None, "https://eea.okx.com"),
+    ],
+)
+def test_region_names_the_addresses_and_the_default_is_said(
+    tmp_path: Path, keys: str, region: str | None, rest_url: str
+) -> None:
+    job = load(tmp_path, f"venues: [{{exchange: okx, symbols: [BTC-USDT]{keys}}}]")
+    [venue] = job.effective()["venues"]
+    assert (venue["region"], venue["rest_url"]) == (region, rest_url)
+    assert parse_job(job.effective(), "again").fingerprint() == job.fingerprint()
 
 
 def test_effective_configuration_is_a_configuration_with_the_same_fingerprint(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmdata.cli.datasets import say_validation
-from mmdata.cli.recording import record_json, record_line, say_record
+from mmdata.cli.recording import record_line, say_record
 from mmdata.cli.replaying import say_conditions, say_models, say_parameters
 from mmdata.cli.shell import Json, Quiet, Verbose, command, console, say_json
 
@@ -100,7 +100,7 @@ def run_demo(root: Path, *, show: bool) -> Demo:
     begun = time.monotonic()
     with _compiling_kernels() as compiled, _Steps(show=show) as step:
         step.begin(f"recording {_DURATION_S} s of both venues", seconds=_DURATION_S)
-        recorded = record(demo_job(root), progress=lambda counts: step.tell(record_line(counts)))
+        recorded = record(demo_job(root), progress=lambda watch: step.tell(record_line(watch)))
         assert isinstance(recorded, RecordReport)
         step.begin("compiling kernels (begun with the recording)")
         compiled.wait()
@@ -230,11 +230,13 @@ def polars_line(root: Path) -> str:
 
 def demo_json(done: Demo) -> dict[str, Any]:
     """Return what the demo did, for machines."""
+    from mmdata.recorder.job import describe
+
     return {
         "schema": 1,
         "root": str(done.root),
         "seconds": round(done.seconds, 1),
-        "recorded": record_json(done.recorded),
+        "recorded": describe(done.recorded),
         "healed": done.healed,
         "validation": done.validation.to_json_dict(),
         "replayed": done.replayed,

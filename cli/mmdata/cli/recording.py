@@ -10,6 +10,7 @@ import typer
 
 from mmdata.cli.shell import (
     DEFAULT_DATA,
+    Column,
     Data,
     Json,
     Quiet,
@@ -18,14 +19,16 @@ from mmdata.cli.shell import (
     figures,
     say_json,
     say_table,
-    spinner,
     words,
 )
+from mmdata.cli.watching import live_table
 from mmdata.datasets.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmdata.recorder.config import Job
     from mmdata.recorder.importing import ImportReport
     from mmdata.recorder.job import RecordReport
+    from mmdata.recorder.watch import Watch
 
 config = typer.Typer(
     name="config", help="The effective configuration, and what may stand in one.", no_args_is_help=True
@@ -45,6 +48,9 @@ def record(
     root: Annotated[Path | None, typer.Option(help="The dataset's folder, instead of the job's.")] = None,
     duration: Annotated[str | None, typer.Option(help="Stop after so long, such as 20s or 1h.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Before the window: wait until it opens.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at all that the job needs, record nothing.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -55,13 +61,14 @@ def record(
     cleanly: captures synced, exit 0.
     Before the window, without --wait: says when it opens, exit 0. Exit 2: configuration, lock, or a
     symbol that the venue does not have; 3: not one frame came in time; 4: disk.
+    With --check: window, disk, lock, proxy, venue, clock, symbols; exit 0, or that of the first that fails.
 
     Example: mmdata record config/binance.yaml --root /data
     """
     import msgspec
 
     from mmdata.recorder.config import load_job, parse_job
-    from mmdata.recorder.job import RecordReport
+    from mmdata.recorder.job import RecordReport, describe
     from mmdata.recorder.job import record as run
 
     if config is None:
@@ -74,8 +81,9 @@ def record(
         plain |= {"root": str(root)} if root is not None else {}
         plain |= {"duration": duration} if duration is not None else {}
         job = parse_job(plain, "the command line")
-    with spinner("connecting ...", quiet=quiet or as_json) as tell:
-        progress = None if tell is None else lambda counts: tell(record_line(counts))
+    if check:
+        return _check(config, job, as_json=as_json, quiet=quiet)
+    with live_table(quiet=quiet or as_json) as progress:
         outcome = run(job, wait=wait, progress=progress)
     if not isinstance(outcome, RecordReport):
         opens = outcome.start.isoformat()
@@ -85,37 +93,28 @@ def record(
             print(f"the window opens at {opens} (--wait waits for it); nothing was recorded")  # noqa: T201
         return 0
     if as_json:
-        say_json(record_json(outcome))
+        say_json(describe(outcome))
     elif not quiet:
         say_record(outcome)
     return 0
 
 
-def record_json(report: RecordReport) -> dict[str, Any]:
-    """Return what a job did, for machines."""
-    return {
-        "schema": 1,
-        "recorded": True,
-        "root": str(report.root),
-        "started": report.started.isoformat(),
-        "ended": report.ended.isoformat(),
-        "recovered_segments": report.recovered,
-        "warnings": report.warnings,
-        "venues": [
-            {
-                "exchange": venue.exchange,
-                "session": venue.session,
-                "frames": venue.counts.frames,
-                "bytes": venue.counts.bytes,
-                "gaps": venue.counts.gaps,
-                "connections": venue.counts.connections,
-                "rows": venue.ingest.rows,
-                "quarantined": venue.ingest.quarantined,
-                "pending_segments": venue.ingest.pending,
-            }
-            for venue in report.venues
-        ],
-    }
+def _check(config: Path, job: Job, *, as_json: bool, quiet: bool) -> int:
+    """Say what the job needs and whether it is there; return the exit code of the first that fails."""
+    import dataclasses
+
+    from mmdata.recorder.check import check, exit_code
+
+    findings = check(job)
+    status = exit_code(findings)
+    if as_json:
+        told = [dataclasses.asdict(finding) for finding in findings]
+        say_json({"schema": 1, "config": str(config), "exit": status, "checks": told})
+    elif not quiet:
+        rows = [(finding.part, finding.status, finding.found) for finding in findings]
+        columns = [*words("part", "status"), Column("found", numeric=False, wraps=True)]
+        say_table(f"{config}: would it record?", columns, rows)
+    return status
 
 
 def say_record(report: RecordReport) -> None:
@@ -132,15 +131,57 @@ def say_record(report: RecordReport) -> None:
     spare = ("snapshots", "quarantined", "segments left")
     counted = figures("frames", "gaps", *names, "quarantined", "segments left", optional=spare)
     say_table(f"recorded into {report.root}", [*words("exchange", "session"), *counted], rows)
+    if report.removed:
+        print(f"removed, since older than retain_days: {len(report.removed)} folders")  # noqa: T201
+        for path in report.removed:
+            print(f"  {path}")  # noqa: T201
 
 
-def record_line(counts: dict[str, Any]) -> str:
+def record_line(watch: Watch) -> str:
     """Return one line on what each exchange's session has done so far."""
     return "   ".join(
-        f"{exchange}: {own.frames:,} frames, {own.gaps} gaps, "
-        f"books {sum(own.synced.values())}/{len(own.synced)} whole"
-        for exchange, own in counts.items()
+        f"{seen.exchange}: {seen.counts.frames:,} frames, {seen.counts.gaps} gaps, "
+        f"books {sum(seen.counts.synced.values())}/{len(seen.counts.synced)} whole"
+        for seen in watch.look()
     )
+
+
+@command
+def schedule(
+    configs: Annotated[list[Path], typer.Argument(help="Recording jobs, such as config/binance.yaml.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each event.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Record many jobs in their windows, day after day, until SIGTERM or Ctrl-C.
+
+    Each recorder is a process of its own, started a minute before its window opens, or at once if it is
+    open; without a window it runs always. One that dies (exit 3 or 70, a signal) is started again, after
+    1 to 60 s; exit 2 and 4 are told, and tried again when the next window opens. The configuration is
+    read at each opening. The signal goes on to the recorders, and a second one ends them at once. Exit 2:
+    a configuration, or two of them recording one exchange into one dataset.
+
+    Example: mmdata schedule config/binance.yaml config/okx.yaml --json
+    """
+    from mmdata.recorder.schedule import Happening
+    from mmdata.recorder.schedule import schedule as run
+
+    options = ["--verbose"] * verbose + ["--quiet"] * quiet
+
+    def command_of(config: Path) -> list[str]:
+        words = ["record", str(config), "--wait", "--json", *options]
+        return [sys.executable, "-m", "mmdata.cli.main", *words]
+
+    def tell(happening: Happening) -> None:
+        if as_json:
+            say_json(happening.to_json_dict())
+        elif not quiet:
+            which = "" if happening.config is None else f"{happening.config}: "
+            print(f"{happening.at:%Y-%m-%dT%H:%M:%SZ} {which}{happening.text}")  # noqa: T201
+        sys.stdout.flush()
+
+    run(configs, command_of, tell)
+    return 0
 
 
 @command

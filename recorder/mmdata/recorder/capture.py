@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from mmdata.recorder.records import Id, Small
 VERSION = 1
 OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
 _MAGIC = b"# mmdata-capture "
+_BLOCK = 1 << 20
 _LONGEST_TAG = 10  # a connection's number fits 32 bits
 
 # What a line holds.
@@ -142,12 +144,11 @@ def parse_line(number: int, text: bytes) -> Line:
     """
     stamp, _, rest = text.partition(b" ")
     tag, space, payload = rest.partition(b" ")
-    damaged = Line(number, DAMAGED, 0, None, text)
     if not stamp.isdigit() or not space or len(stamp) > 19 or len(tag) > _LONGEST_TAG:
-        return damaged
+        return _damaged(number, text)
     ts_recv = int(stamp)
     if ts_recv >= 2**63:
-        return damaged
+        return _damaged(number, text)
     if tag.isdigit():
         return Line(number, FRAME, ts_recv, int(tag), payload)
     if tag == b"e":
@@ -160,19 +161,41 @@ def parse_line(number: int, text: bytes) -> Line:
         try:
             return Line(number, FRAME, ts_recv, int(tag[:-1]), base64.b64decode(payload, validate=True))
         except binascii.Error:
-            return damaged
-    return damaged
+            return _damaged(number, text)
+    return _damaged(number, text)
 
 
-@dataclass(frozen=True, slots=True)
+def _damaged(number: int, text: bytes) -> Line:
+    return Line(number, DAMAGED, 0, None, text)
+
+
+@dataclass(slots=True)
 class Segment:
-    """A segment on disk, read: its header, its lines, and what was cut off as torn."""
+    """A segment on disk, being read: its header, its lines, and what is left out as torn."""
 
     path: Path
     header: Header
-    lines: Iterator[Line]
-    torn: int
-    """Bytes behind the last whole line."""
+    torn: int = 0
+    """Bytes behind the last whole line; known once the lines have been read."""
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        """Yield the whole lines, read a block at a time, however large the file. DiskError: it cannot be."""
+        texts = self._texts()
+        next(texts, None)  # the header
+        for number, text in enumerate(texts, self.header.first_frame):
+            yield parse_line(number, text)
+
+    def _texts(self) -> Iterator[bytes]:
+        unfinished: list[bytes] = []  # joined once: a line may span many blocks
+        for block in _blocks(self.path):
+            head, *more = block.split(b"\n")
+            unfinished.append(head)
+            if more:
+                yield b"".join(unfinished)
+                unfinished = [more.pop()]
+                yield from more
+        self.torn = sum(map(len, unfinished))
 
 
 def read_segment(path: Path) -> Segment:
@@ -180,23 +203,28 @@ def read_segment(path: Path) -> Segment:
 
     UsageError: it is no capture of ours. DiskError: it cannot be read.
     """
+    first = b""
+    with closing(_blocks(path)) as blocks:
+        for block in blocks:
+            first += block
+            if b"\n" in block:
+                break
+    return Segment(path, _header(path, first.partition(b"\n")[0]))
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
     try:
-        content = _content(path)
+        with _open_packed(path) if path.name.endswith(KEPT) else path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
     except OSError as error:
         raise DiskError(f"{path}: cannot be read ({error}); it stays as it is") from error
-    first, _, body = content.partition(b"\n")
-    header = _header(path, first)
-    whole, _, torn = body.rpartition(b"\n")
-    return Segment(path, header, _lines(header, whole), len(torn))
 
 
-def _content(path: Path) -> bytes:
-    if path.name.endswith(KEPT):
-        import pyarrow as pa
+def _open_packed(path: Path) -> Any:
+    import pyarrow as pa
 
-        with pa.input_stream(str(path), compression="zstd") as stream:
-            return bytes(stream.read())
-    return path.read_bytes()
+    return pa.input_stream(str(path), compression="zstd")
 
 
 def _header(path: Path, first: bytes) -> Header:
@@ -214,13 +242,6 @@ def _header(path: Path, first: bytes) -> Header:
         return msgspec.json.decode(facts, type=Header)
     except msgspec.MsgspecError as error:
         raise UsageError(f"{path}: the header line cannot be read: {error}") from error
-
-
-def _lines(header: Header, whole: bytes) -> Iterator[Line]:
-    if not whole:
-        return
-    for offset, text in enumerate(whole.split(b"\n")):
-        yield parse_line(header.first_frame + offset, text)
 
 
 def cut_torn_line(path: Path) -> int:

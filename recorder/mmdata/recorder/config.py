@@ -19,8 +19,9 @@ import yaml
 from msgspec import Meta
 
 from mmdata.datasets.errors import ConfigError
+from mmdata.recorder.regions import REGIONS, default_region
 from mmdata.recorder.units import Duration, Size, seconds, size_bytes
-from mmdata.recorder.window import parse_clock
+from mmdata.recorder.window import WEEKDAYS, Weekday, parse_clock
 
 CHANNELS: dict[str, tuple[str, ...]] = {
     "binance": ("depth@100ms", "depth", "trade", "aggTrade", "bookTicker"),
@@ -31,15 +32,15 @@ _DEFAULT_CHANNELS = {
     "binance": ["depth@100ms", "trade", "bookTicker"],
     "okx": ["books", "trades", "bbo-tbt"],
 }
-_ADDRESSES = {
-    "binance": ("https://api.binance.com", "wss://stream.binance.com:9443"),
-    "okx": ("https://www.okx.com", "wss://ws.okx.com:8443"),
-}
+_ADDRESSES = {"binance": ("https://api.binance.com", "wss://stream.binance.com:9443")}
+"""Of exchanges without regions."""
+_PING_URL = r"^https?://[^\s?#]+[^\s?#/]$"
 _REST_URL = r"^https?://[A-Za-z0-9.\[\]:_-]+$"
 _WS_URL = r"^wss?://[A-Za-z0-9.\[\]:_-]+$"
 _FASTEST = 10_000
 _LONGEST_S = 10 * 366 * 86_400.0
 _SYMBOL = r"^[^\s/_.][^\s/]*$"
+_Port = Annotated[int, Meta(ge=1, le=65_535, description="a port from 1 to 65535")]
 _Clock = Annotated[str, Meta(description='a time of day in quotes, such as "08:00"')]
 
 
@@ -64,14 +65,20 @@ class Venue(Strict, frozen=True):
     ws_url: Annotated[str, Meta(pattern=_WS_URL, description="an address such as wss://host:port")] | None = (
         None
     )
+    region: Literal["global", "eea", "us"] | None = None
+    """Which of OKX's companies serves you; default: global. In place of addresses."""
 
 
 class Window(Strict, frozen=True):
-    """When to record, every day; ``end`` at or before ``start`` is on the next day."""
+    """When to record; ``end`` at or before ``start`` is on the next day."""
 
     zone: str = "Europe/Berlin"
     start: _Clock = "08:00"
     end: _Clock = "22:00"
+    weekdays: Annotated[list[Weekday], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: list(WEEKDAYS)
+    )
+    """The days on which it opens."""
 
 
 class Segment(Strict, frozen=True):
@@ -113,6 +120,21 @@ class Job(Strict, frozen=True):
     """Without a single frame by then, the venue is given up: exit 3."""
     stop_timeout: Duration = "4s"
     """After a signal, ingest may take so long; the rest is done at the next start."""
+    on_end: Annotated[list[str], Meta(min_length=1)] | None = None
+    """A command and its arguments, run when the recording has ended: a summary is on its stdin."""
+    ping_url: (
+        Annotated[
+            str, Meta(pattern=_PING_URL, description="an address such as https://hc-ping.com/your-uuid")
+        ]
+        | None
+    ) = None
+    """Asked at the start (``/start`` added), at success, and at failure (``/<exit code>`` added)."""
+    retain_days: Annotated[int, Meta(ge=1)] | None = None
+    """Days of this job that are older are removed after each recording; none: everything is kept."""
+    metrics_port: _Port | None = None
+    """Serve Prometheus metrics on this port; without one there are none."""
+    metrics_host: str = "127.0.0.1"
+    """Address to serve them on; 0.0.0.0 lets other machines, and a container's host, scrape them."""
     sandbox: Sandbox | Literal["embedded"] | None = None
     """Record a local exchange started for this job, instead of the venues."""
 
@@ -122,18 +144,25 @@ class Job(Strict, frozen=True):
 
     def addresses_of(self, venue: Venue) -> tuple[str, str]:
         """Return REST and WebSocket address of ``venue``, the real ones where none are named."""
-        rest_url, ws_url = _ADDRESSES[venue.exchange]
+        rest_url, ws_url = _own_addresses(venue)
         return venue.rest_url or rest_url, venue.ws_url or ws_url
 
     def audit_s(self) -> float | None:
         """Return the seconds between two audits of a symbol; None: there are none."""
         return None if self.audit_interval == "none" else seconds(self.audit_interval)
 
+    def region_of(self, venue: Venue) -> str | None:
+        """Return the region that ``venue`` is reached in; None: it has none, or other addresses are named."""
+        region = venue.region or default_region(venue.exchange)
+        elsewhere = self.sandbox is not None or self.addresses_of(venue) != _own_addresses(venue)
+        return None if elsewhere else region
+
     def effective(self) -> dict[str, Any]:
         """Return the configuration with every default filled in, as plain values."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         for venue, own in zip(plain["venues"], self.venues, strict=True):
             venue["channels"] = self.channels_of(own)
+            venue["region"] = self.region_of(own)
             if self.sandbox is None:
                 venue["rest_url"], venue["ws_url"] = self.addresses_of(own)
         return plain
@@ -142,6 +171,12 @@ class Job(Strict, frozen=True):
         """Return the first 12 hex digits of the sha256 over the effective configuration."""
         canonical = msgspec.json.encode(self.effective(), order="deterministic")
         return hashlib.sha256(canonical).hexdigest()[:12]
+
+
+def _own_addresses(venue: Venue) -> tuple[str, str]:
+    """Return the venue's own addresses in its region."""
+    region = venue.region or default_region(venue.exchange)
+    return _ADDRESSES[venue.exchange] if region is None else REGIONS[venue.exchange][region]
 
 
 def json_schema() -> dict[str, Any]:
@@ -203,8 +238,7 @@ def _check(value: object, kind: msgspec.inspect.Type, name: str, key: str) -> No
         _check_mapping(value, kind, name, key)
     elif isinstance(kind, msgspec.inspect.ListType):
         if not isinstance(value, list) or len(value) < (kind.min_length or 0):
-            some = "a list of at least one" if kind.min_length else "a list"
-            raise _mismatch(name, key, value, some)
+            raise _mismatch(name, key, value, _expected(kind))
         for at, item in enumerate(value):
             _check(item, kind.item_type, name, f"{key}[{at}]")
     else:
@@ -263,13 +297,14 @@ def _expected(kind: msgspec.inspect.Type) -> str:
         return " or ".join(_expected(option) for option in kind.types)
     if isinstance(kind, msgspec.inspect.StructType):
         return f"a mapping with the keys {', '.join(field.encode_name for field in kind.fields)}"
+    if isinstance(kind, msgspec.inspect.ListType):
+        return "a list of at least one" if kind.min_length else "a list"
     if isinstance(kind, msgspec.inspect.FloatType | msgspec.inspect.IntType):
         least = f" of at least {kind.ge:g}" if kind.ge is not None else ""
         return ("a number" if isinstance(kind, msgspec.inspect.FloatType) else "a whole number") + least
     names = {
         msgspec.inspect.StrType: "text",
         msgspec.inspect.BoolType: "true or false",
-        msgspec.inspect.ListType: "a list",
         msgspec.inspect.NoneType: "nothing",
     }
     return names[type(kind)]
@@ -282,8 +317,8 @@ def _python_type(kind: msgspec.inspect.Type) -> Any:
             return Annotated[str, Meta(pattern=pattern, min_length=least)]
         case msgspec.inspect.FloatType(ge=ge):
             return Annotated[float, Meta(ge=ge)]
-        case msgspec.inspect.IntType():
-            return int
+        case msgspec.inspect.IntType(ge=ge, le=le):
+            return Annotated[int, Meta(ge=ge, le=le)]
         case msgspec.inspect.BoolType():
             return bool
         case msgspec.inspect.NoneType():
@@ -306,10 +341,12 @@ def _check_sense(job: Job, name: str) -> None:
             )
         seen.add(venue.exchange)
         _check_names(venue, name, here)
-        if job.sandbox is not None and (venue.rest_url or venue.ws_url):
+        if job.sandbox is not None and (venue.rest_url or venue.ws_url or venue.region):
+            found = "a region" if venue.region else "addresses"
             raise ConfigError(
-                f"{name}: {here}: found addresses beside sandbox: embedded, expected one or the other"
+                f"{name}: {here}: found {found} beside sandbox: embedded, expected one or the other"
             )
+        _check_region(job, venue, name, here)
     _check_amounts(job, name)
     if isinstance(job.window, Window):
         _check_window(job.window, name)
@@ -330,6 +367,21 @@ def _check_names(venue: Venue, name: str, here: str) -> None:
             raise _mismatch(name, f"{here}.symbols[{at}]", symbol, f"capitals: {symbol.upper()}")
         if venue.symbols.count(symbol) > 1:
             raise ConfigError(f"{name}: {here}.symbols: {symbol} stands twice, expected each symbol once")
+
+
+def _check_region(job: Job, venue: Venue, name: str, here: str) -> None:
+    if venue.region is None:
+        return
+    if venue.exchange not in REGIONS:
+        raise ConfigError(
+            f"{name}: {here}.region: found {venue.region!r}, but {venue.exchange} is reached everywhere at "
+            f"the same addresses, expected no region"
+        )
+    if job.addresses_of(venue) != _own_addresses(venue):  # its own may stand there: `config show` says them
+        raise ConfigError(
+            f"{name}: {here}: found region {venue.region} beside other addresses than its own, expected one "
+            f"or the other"
+        )
 
 
 def _has_sound_port(address: str) -> bool:
@@ -365,6 +417,11 @@ def _check_amounts(job: Job, name: str) -> None:
         raise _mismatch(name, "segment.bytes", job.segment.bytes, "more than nothing")
     if "\0" in job.root:
         raise _mismatch(name, "root", job.root, "the path of a folder")
+    for at, word in enumerate(job.on_end or ()):
+        if "\0" in word or (at == 0 and not word):
+            raise _mismatch(name, f"on_end[{at}]", word, "a program or one of its arguments")
+    if job.ping_url is not None and not _has_sound_port(job.ping_url):
+        raise _mismatch(name, "ping_url", job.ping_url, "a host, and a port from 1 to 65535")
 
 
 def _check_window(window: Window, name: str) -> None:
@@ -379,6 +436,9 @@ def _check_window(window: Window, name: str) -> None:
         except ValueError:
             found = getattr(window, key)
             raise _mismatch(name, f"window.{key}", found, 'a time of day such as "08:00"') from None
+    for day in window.weekdays:
+        if window.weekdays.count(day) > 1:
+            raise ConfigError(f"{name}: window.weekdays: {day} stands twice, expected each day once")
     if clocks[0] == clocks[1]:
         raise ConfigError(
             f"{name}: window: found start and end both at {window.start}, expected two times of day, or "

@@ -14,11 +14,18 @@ from collections.abc import Iterator
 import msgspec
 
 from mmdata.datasets.errors import VenueError
-from mmdata.recorder.config import Sandbox
+from mmdata.recorder.config import Job, Sandbox
 from mmdata.recorder.units import seconds
 
 Addresses = dict[str, tuple[str, str]]
 """REST and WebSocket address by exchange."""
+
+
+def addresses(job: Job) -> contextlib.AbstractContextManager[Addresses]:
+    """Return where the job's venues are, as a context: an embedded sandbox runs as long as it lasts."""
+    if job.sandbox is None:
+        return contextlib.nullcontext({venue.exchange: job.addresses_of(venue) for venue in job.venues})
+    return embedded_sandbox(Sandbox() if job.sandbox == "embedded" else job.sandbox)
 
 
 @contextlib.contextmanager

@@ -17,29 +17,34 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.datasets.disk import clear_staging
-from mmdata.datasets.errors import DiskError, VenueError
+from mmdata.datasets.errors import DiskError, MmdataError, VenueError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import CaptureWriter, Event, Header
-from mmdata.recorder.config import Job, Sandbox, Venue, Window
+from mmdata.recorder.config import Job, Venue, Window
 from mmdata.recorder.counts import Counts
-from mmdata.recorder.embedded import Addresses, embedded_sandbox
+from mmdata.recorder.embedded import addresses
+from mmdata.recorder.hooks import ping_end, ping_start, run_on_end
 from mmdata.recorder.ingest_process import IngestProcess, Tally
-from mmdata.recorder.lock import exchange_lock
+from mmdata.recorder.lock import HeldError, exchange_lock
+from mmdata.recorder.logfields import log_fields
 from mmdata.recorder.ntp import clock_state
 from mmdata.recorder.rest import RestClient
+from mmdata.recorder.retention import carry_out, plan, today_utc
 from mmdata.recorder.session import Intervals, VenueSession
+from mmdata.recorder.status import writing_status
 from mmdata.recorder.units import seconds, size_bytes
 from mmdata.recorder.venues import open_streams
+from mmdata.recorder.watch import Watch, Watched
 from mmdata.recorder.window import Opening, opening
 
 _log = logging.getLogger(__name__)
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_STATUS_INTERVAL_S = 0.5
+_PROGRESS_INTERVAL_S = 0.5
 
-Progress = Callable[[dict[str, Counts]], None]
-"""Called now and then with what each exchange's session has done so far."""
+Progress = Callable[[Watch], None]
+"""Called now and then with the job as it is seen from outside."""
 
 
 @dataclass
@@ -63,19 +68,50 @@ class RecordReport:
     recovered: int
     """Segments of earlier runs that were ingested first."""
     warnings: list[str] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+    """Folders of days that were older than the job keeps."""
+
+
+def describe(report: RecordReport) -> dict[str, Any]:
+    """Return what a job did as plain values."""
+    return {
+        "schema": 1,
+        "recorded": True,
+        "root": str(report.root),
+        "started": report.started.isoformat(),
+        "ended": report.ended.isoformat(),
+        "recovered_segments": report.recovered,
+        "warnings": report.warnings,
+        "removed": [str(path) for path in report.removed],
+        "venues": [
+            {
+                "exchange": venue.exchange,
+                "session": venue.session,
+                "frames": venue.counts.frames,
+                "bytes": venue.counts.bytes,
+                "gaps": venue.counts.gaps,
+                "connections": venue.counts.connections,
+                "rows": venue.ingest.rows,
+                "quarantined": venue.ingest.quarantined,
+                "pending_segments": venue.ingest.pending,
+            }
+            for venue in report.venues
+        ],
+    }
 
 
 def next_opening(job: Job, now: datetime) -> Opening | None:
     """Return the opening of the job's window that ``now`` lies in, else the next; None: no window."""
     if not isinstance(job.window, Window):
         return None
-    return opening(job.window.zone, job.window.start, job.window.end, now)
+    return opening(job.window.zone, job.window.start, job.window.end, now, job.window.weekdays)
 
 
 def record(job: Job, *, wait: bool = False, progress: Progress | None = None) -> RecordReport | Opening:
     """Record until the window closes, the duration is over or a signal comes; then ingest.
 
-    Before the window: waits for it with ``wait``, else returns its opening and has done nothing.
+    Before the window: waits for it with ``wait``, else returns its opening and has done nothing. At the
+    end, days that are too old are removed, the monitor is told and the ``on_end`` command is run.
 
     UsageError: another process records here; a symbol that the venue does not have. VenueError: nothing
     came. DiskError: the disk is full or cannot be written. What was recorded before stays.
@@ -84,7 +120,29 @@ def record(job: Job, *, wait: bool = False, progress: Progress | None = None) ->
     window = next_opening(job, now)
     if window is not None and now < window.start and not wait:
         return window
-    return asyncio.run(_record(job, window, progress))
+    try:
+        report = asyncio.run(_record(job, window, progress))
+    except HeldError:
+        raise  # the recording that is under way tells of itself
+    except Exception as error:
+        exit_code = error.exit_code if isinstance(error, MmdataError) else MmdataError.exit_code
+        _tell_end(job, exit_code, {"schema": 1, "recorded": False, "root": job.root, "error": str(error)})
+        raise
+    if report.venues:
+        report.warnings += _tell_end(job, 0, describe(report))
+    return report
+
+
+def _tell_end(job: Job, exit_code: int, summary: dict[str, Any]) -> list[str]:
+    """Tell monitor and ``on_end`` command of an ended recording; return the warnings of what failed."""
+    warnings = [
+        None if job.ping_url is None else ping_end(job.ping_url, exit_code),
+        None if job.on_end is None else run_on_end(job.on_end, job.root, exit_code, summary),
+    ]
+    told = [warning for warning in warnings if warning is not None]
+    for warning in told:
+        _log.warning("%s", warning)
+    return told
 
 
 async def _record(job: Job, window: Opening | None, progress: Progress | None) -> RecordReport:
@@ -92,26 +150,41 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
     stop = asyncio.Event()
     signalled = _listen_for_signals(stop)
     exchanges = [venue.exchange for venue in job.venues]
+    watch = Watch(root, exchanges, None if window is None else int(window.end.timestamp() * 1e9))
     async with contextlib.AsyncExitStack() as stack:
         for exchange in exchanges:
             stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
+        stack.enter_context(writing_status(watch))
+        stack.enter_context(_metrics(job, watch))
         ingest = await stack.enter_async_context(IngestProcess(root, keep=job.keep_captures))
         clear_staging(root)
+        if progress is not None:
+            stack.callback(asyncio.create_task(_tell(watch, progress)).cancel)
         recovery = asyncio.create_task(_recover(ingest, exchanges))
         await _first_of(recovery, asyncio.create_task(stop.wait()))
         if not recovery.done():  # a signal: what is left to recover is for the next start
             recovery.cancel()
-            now = datetime.now(UTC)
-            return RecordReport(root, now, now, [], 0, ["stopped while ingesting what an earlier run left"])
+            watch.reason = "a signal"
+            return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
         if window is not None:
+            watch.state = "waiting"
             await _sleep_until(window.start, stop)
-        addresses = stack.enter_context(_addresses(job))
+        if stop.is_set():
+            return _nothing(root, recovered, [*warnings, "stopped before the window opened"])
+        if job.ping_url is not None:
+            ping_start(job.ping_url)
+        found = stack.enter_context(addresses(job))
         started = datetime.now(UTC)
-        recordings = [_Recording(job, venue, root, addresses[venue.exchange], ingest) for venue in job.venues]
+        recordings = [_Recording(job, venue, root, found[venue.exchange], ingest) for venue in job.venues]
         begun_s = time.monotonic()
-        failure = await _run(job, window, stop, recordings, progress)
+        watch.look = lambda: [recording.watched() for recording in recordings]
+        watch.state = "recording"
+        failure = await _run(job, window, stop, recordings)
         tried_s = time.monotonic() - begun_s
+        watch.reason = _why_it_ends(window, signalled=signalled.is_set())
+        watch.state = "ending"
+        _log.info("recording ends: %s", watch.reason)
         if not isinstance(failure, DiskError):
             await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
         failure = failure or ingest.error
@@ -120,9 +193,29 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         if failure is not None:
             raise failure
         venues = [recording.report() for recording in recordings]
-        return RecordReport(
+        report = RecordReport(
             root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
         )
+        if not signalled.is_set():  # whoever stops us does not wait for this; the next recording does it
+            _remove_old_days(job, report)
+        return report
+
+
+def _nothing(root: Path, recovered: int, warnings: list[str]) -> RecordReport:
+    """Return the report of a job that was stopped before it recorded."""
+    now = datetime.now(UTC)
+    return RecordReport(root, now, now, [], recovered, warnings)
+
+
+def _remove_old_days(job: Job, report: RecordReport) -> None:
+    """Remove days that are older than the job keeps; what cannot be removed is a warning."""
+    found = plan(job, today_utc())
+    try:
+        carry_out(job, found)
+    except DiskError as error:
+        _log.warning("%s", error)
+        report.warnings.append(str(error))
+    report.removed = [path for path in (*found.partitions, *found.captures) if not path.exists()]
 
 
 async def _first_of(*tasks: asyncio.Task[Any]) -> None:
@@ -147,28 +240,33 @@ async def _run(
     window: Opening | None,
     stop: asyncio.Event,
     recordings: Sequence[_Recording],
-    progress: Progress | None,
 ) -> Exception | None:
     """Record all venues until ``stop``; return what failed, if anything did."""
     watchers = [
         asyncio.create_task(_end(job, window, stop)),
         asyncio.create_task(_give_up_without_a_frame(job, recordings, stop)),
     ]
-    if progress is not None:
-        watchers.append(asyncio.create_task(_tell(recordings, progress)))
     try:
         async with asyncio.TaskGroup() as tasks:
             for recording in recordings:
-                tasks.create_task(recording.run(stop, window))
+                with log_fields(exchange=recording.exchange, session=recording.session):
+                    _log.info("%s: recording begins, session %s", recording.exchange, recording.session)
+                    tasks.create_task(recording.run(stop, window))
     except ExceptionGroup as group:
         # The disk's failure is told before any other: it fells the other venues with it.
         return min(group.exceptions, key=lambda error: not isinstance(error, DiskError))
     finally:
         for watcher in watchers:
             watcher.cancel()
-    if progress is not None:
-        progress({recording.exchange: recording.counts for recording in recordings})
     return None
+
+
+def _why_it_ends(window: Opening | None, *, signalled: bool) -> str:
+    if signalled:
+        return "a signal"
+    if window is not None and datetime.now(UTC) >= window.end:
+        return "the window closed"
+    return "its duration is over"
 
 
 def _listen_for_signals(stop: asyncio.Event) -> asyncio.Event:
@@ -233,20 +331,22 @@ def _silence(job: Job, recordings: Sequence[_Recording], tried_s: float) -> Venu
     )
 
 
-async def _tell(recordings: Sequence[_Recording], progress: Progress) -> None:
+async def _tell(watch: Watch, progress: Progress) -> None:
     while True:
-        await asyncio.sleep(_STATUS_INTERVAL_S)
-        progress({recording.exchange: recording.counts for recording in recordings})
+        progress(watch)
+        await asyncio.sleep(_PROGRESS_INTERVAL_S)
+
+
+def _metrics(job: Job, watch: Watch) -> contextlib.AbstractContextManager[None]:
+    if job.metrics_port is None:
+        return contextlib.nullcontext()
+    from mmdata.recorder.metrics import serving_metrics  # its HTTP server is loaded by whoever asks for it
+
+    return serving_metrics(watch, job.metrics_host, job.metrics_port)
 
 
 def _captures(root: Path, exchange: str) -> Path:
     return root / CAPTURES / exchange
-
-
-def _addresses(job: Job) -> contextlib.AbstractContextManager[Addresses]:
-    if job.sandbox is None:
-        return contextlib.nullcontext({venue.exchange: job.addresses_of(venue) for venue in job.venues})
-    return embedded_sandbox(Sandbox() if job.sandbox == "embedded" else job.sandbox)
 
 
 class _Recording:
@@ -265,6 +365,7 @@ class _Recording:
         self.url = first.url
         started = time.time_ns()
         name = datetime.fromtimestamp(started / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._started = started
         self._session_id = f"{name}-{''.join(secrets.choice(_BASE32) for _ in range(6))}"
         header = Header(
             session=self._session_id,
@@ -297,6 +398,14 @@ class _Recording:
     @property
     def counts(self) -> Counts:
         return self._session.counts
+
+    @property
+    def session(self) -> str:
+        return self._session_id
+
+    def watched(self) -> Watched:
+        tally = self._ingest.tallies.get(self.exchange, Tally())
+        return Watched(self.exchange, self._session_id, self._started, self.counts, tally)
 
     @property
     def first_frame(self) -> asyncio.Event:

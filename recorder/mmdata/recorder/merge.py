@@ -113,12 +113,13 @@ class Merge:
 
     def _take_low(self, conn: int, last_id: int, prev_id: int, *, alone: bool) -> bool:
         """Judge a message that brings nothing beyond the head."""
-        if conn != self.leader and not (alone and last_id < self.head):
-            return False  # brought before; a new connection may begin with the last message of the old
+        if conn != self.leader:
+            # Brought before, by a connection that was ahead; an id far below is none that lags behind.
+            return alone and 2 * last_id < self.head and self._advance(conn, last_id)
         # The venue's own repeat, or its count has begun anew: two that follow each other tell.
         if self._low != NO_ID and prev_id == self._low:
             return self._advance(conn, last_id)
-        self._low, self.leader = last_id, conn
+        self._low = last_id
         return True
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PASS_S = 0.010
-"""Pause between two passes over the markets: by so much a trade may leave late, and as often as
+"""From one pass over the markets to the next: by so much a trade may leave late, and as often as
 bbo-tbt may speak. Half of it costs five hundredths of a core more."""
 
 _PATIENCE_BYTES = 1 << 20
@@ -168,9 +168,10 @@ class Sandbox:
             if self._patient and sent:
                 await asyncio.sleep(0)  # more may be due; the sockets have their turn first
             else:
-                # On a busy machine the sockets get as much time as the markets: a handshake takes
+                # On a busy machine the sockets get half as much time as the markets: a handshake takes
                 # several turns of the loop, and must not wait for a pass at each of them.
-                await asyncio.sleep(max(_PASS_S, loop.time() - began))
+                took = loop.time() - began
+                await asyncio.sleep(max(_PASS_S - took, took / 2))
 
     def _backlog(self) -> int:
         sizes = (ws.transport.get_write_buffer_size() for ws in self._sockets.values())

@@ -99,6 +99,16 @@ class Window:
         return len(self._times) > self.limit
 
 
+_LEAST_MICRO = 10**14
+"""A Binance time from here on is in microseconds: milliseconds get there in the year 5138."""
+
+
+def whole_ns(time: int) -> tuple[int, int]:
+    """Return first and last ns of a Binance time, whose size tells milliseconds from microseconds."""
+    unit_ns = 1000 if time >= _LEAST_MICRO else NS_PER_MS
+    return time * unit_ns, (time + 1) * unit_ns - 1
+
+
 def rows(levels: Iterable[str]) -> str:
     """Return encoded levels as one JSON array."""
     return f"[{','.join(levels)}]"

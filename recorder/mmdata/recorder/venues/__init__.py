@@ -21,19 +21,22 @@ from mmdata.recorder.venues.stream import Request, Stream
 
 
 class Decoder(Protocol):
-    """What a venue's ``decode`` module offers; each raises msgspec.MsgspecError on what it cannot read.
-
-    A number that is none, or a list that does not hold the one row it should, is a ValueError.
-    """
+    """What a venue's ``decode`` module offers; each raises one of UNREADABLE on what it cannot read."""
 
     TIME_PATH: str
     """Path, below the REST address, that answers the venue's time."""
 
     def decode(self, frame: bytes) -> Sequence[Record]:
-        """Return what a stream's frame says."""
+        """Return what a stream's frame says: slow, strict, obviously right."""
+
+    def skim(self, frame: bytes) -> Sequence[Record]:
+        """Return the same, or raise the same; the levels of a book may be left as the wire's bytes."""
 
     def decode_snapshot(self, body: bytes, symbol: str) -> Snapshot:
         """Return the book that REST answered."""
+
+    def skim_snapshot(self, body: bytes, symbol: str) -> Snapshot:
+        """Return the same, or raise the same; the levels may be left as the wire's bytes."""
 
     def decode_instruments(self, body: bytes, symbols: Sequence[str]) -> list[Instrument]:
         """Return what REST says of instruments; all of them when ``symbols`` is empty."""
