@@ -84,17 +84,25 @@ class Client:
         self.child.send_signal(self.ending)
         said, _ = self.child.communicate(timeout=within_s)
         if self.child.returncode != 0:
-            raise RuntimeError(
-                f"{self.name} ended with {self.child.returncode}; its log is {self.log.name}"
-            )
+            raise RuntimeError(f"{self.name} ended with {self.child.returncode}; its log is {self.log.name}")
         self.report = json.loads(said.splitlines()[-1])
 
 
 @contextlib.contextmanager
 def running_client(
-    name: str, port: int, streams: Sequence[str], folder: Path, *, core: int | None, segment: dict[str, str]
+    name: str,
+    port: int,
+    streams: Sequence[str],
+    folder: Path,
+    *,
+    core: int | None,
+    segment: dict[str, str],
+    book: bool = False,
 ) -> Iterator[Client]:
-    """Run a recorder against a feed until the block ends; ``segment`` is for ours only."""
+    """Run a recorder against a feed until the block ends.
+
+    ``segment`` is for ours only; ``book``: crypto-lob-stream is to rebuild its book at the end, too.
+    """
     folder.mkdir(parents=True)
     host = f"127.0.0.1:{port}"
     ending = signal.SIGTERM
@@ -119,7 +127,8 @@ def running_client(
     elif name == CRYPTOFEED:
         command = [str(RIVALS_PYTHON), str(_DRIVERS / "run_cryptofeed.py"), host]
     else:
-        command = [str(RIVALS_PYTHON), str(_DRIVERS / "run_crypto_lob_stream.py"), host, str(folder / "data")]
+        script = str(_DRIVERS / "run_crypto_lob_stream.py")
+        command = [str(RIVALS_PYTHON), script, host, str(folder / "data"), *(["book"] if book else [])]
         ending = signal.SIGINT
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(

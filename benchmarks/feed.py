@@ -4,8 +4,8 @@
 
 Says its port on stdout, then does one JSON command a line of stdin: ``{"send": 1000, "rate": 2000}`` sends
 so many frames (``rate`` a second; null: as fast as they are taken) to the connection that is open, or to the
-next one, and answers when the last has left; ``{"book": true}`` answers the best bid and ask now, and how many frames of
-each stream were sent so far.
+next one, and answers when the last has left; ``{"book": true}`` answers the best bid and ask now, and how
+many frames of each stream were sent so far.
 """
 
 from __future__ import annotations

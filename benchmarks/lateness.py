@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.clients import MMDATA, running_client, running_feed
-from benchmarks.processes import cpu_s, quiet
+from benchmarks.processes import quiet
 from benchmarks.sources import captures
 from mmdata.cli.shell import console, figures, say_table, words
 from mmdata.datasets.layout import CAPTURES
@@ -80,7 +80,9 @@ class Watcher:
 
 def lines(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[int]]]:
     """Yield of each closed segment: its number, sent ns, stamped ns, and the offset behind each line."""
-    for path in sorted([*root.rglob("*.cap"), *root.rglob("*.cap.zst")]):  # those that are not ingested yet are as they were written
+    for path in sorted(
+        [*root.rglob("*.cap"), *root.rglob("*.cap.zst")]
+    ):  # those that are not ingested yet are as they were written
         with pa.input_stream(str(path), compression="zstd" if path.suffix == ".zst" else None) as stream:
             content = stream.read()
         sent, stamped, ends, end = [], [], [], 0
@@ -111,9 +113,7 @@ def main() -> None:
         watcher = Watcher(place / "data" / CAPTURES)
         with (
             running_feed(files, _STREAMS, _FEED_CORE) as feed,
-            running_client(
-                MMDATA, feed.port, _STREAMS, place, core=_CLIENT_CORE, segment=segment
-            ) as client,
+            running_client(MMDATA, feed.port, _STREAMS, place, core=_CLIENT_CORE, segment=segment) as client,
         ):
             feed.send(2_000, None)
             used_s = quiet(client.pid)
@@ -135,13 +135,18 @@ def main() -> None:
     written_ms = np.concatenate(written_late) / 1e6
     venue = client.report["venues"][0]
     rows = [
-        (name, *(f"{np.percentile(values, share):.3f}" for share in (50, 90, 99, 99.9, 100)), f"{len(values):,}")
+        (
+            name,
+            *(f"{np.percentile(values, share):.3f}" for share in (50, 90, 99, 99.9, 100)),
+            f"{len(values):,}",
+        )
         for name, values in (("sent to stamped", late_ms), ("stamped to seen in the file", written_ms))
     ]
     load = ", ".join(f"{part:.1f}" for part in os.getloadavg())
     title = (
-        f"{given.rate:,.0f} messages a second for {given.seconds:.0f} s, {what}; recorder {used_s / given.seconds:.0%} "
-        f"of a core; {venue['frames']:,} of {count + 2_000:,} frames, {venue['gaps']} gaps; load {load}"
+        f"{given.rate:,.0f} messages a second for {given.seconds:.0f} s, {what}; recorder "
+        f"{used_s / given.seconds:.0%} of a core; {venue['frames']:,} of {count + 2_000:,} frames, "
+        f"{venue['gaps']} gaps; load {load}"
     )
     columns = [*words("from, to"), *figures("p50 ms", "p90", "p99", "p99.9", "most", "frames")]
     say_table(title, columns, rows, out=console())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -42,7 +43,7 @@ _WARM_UP = 2_000
 _SEGMENT_S = 5
 _SEGMENT = {"seconds": f"{_SEGMENT_S}s", "bytes": "4MiB"}  # closed every few seconds, so that ingest has work
 _FEED_CORE, _CLIENT_CORE = 0, 1
-_FULL_MESSAGES, _PACED_S = 100_000, 10.0
+_FULL_MESSAGES, _PACED_S = 50_000, 5.0
 
 # cryptofeed knows aggregates only, crypto-lob-stream single trades only: ours is measured on either.
 PAIRS = [(MMDATA, "trade"), (LOB_STREAM, "trade"), (MMDATA, "aggTrade"), (CRYPTOFEED, "aggTrade")]
@@ -134,6 +135,8 @@ def main() -> None:
         sys.exit(f"{RIVALS_PYTHON} is missing: make bench-recorder makes it")
     rates = [None if rate == "full" else float(rate) for rate in given.rates.split(",")]
     measured = []
+    # SIGTERM, too, unwinds: no client is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         what, files = captures(Path(folder))
         for turn in range(given.rounds):

@@ -39,9 +39,7 @@ def captures(folder: Path) -> tuple[str, list[Path]]:
 def _record_sandbox(path: Path) -> None:
     options = json.dumps({"port": 0, "until_eof": True, "speed": _SANDBOX_SPEED})
     command = [sys.executable, "-m", "mmdata.sandbox", options]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
-    ) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         urls = json.loads(child.stdout.readline())["binance"]

@@ -137,9 +137,8 @@ def make_tape(payloads: Iterable[bytes]) -> Tape:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
-        yield from file
+    content = path.read_bytes()
+    yield from (gzip.decompress(content) if path.suffix == ".gz" else content).splitlines()
 
 
 def _frames(payload: bytes) -> Iterator[Frame]:
