@@ -14,7 +14,10 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 
-from mmdata.recorder.wire import Message, Splitter, Wire
+from mmdata.recorder.wire import Splitter, Wire
+
+Message = tuple[bytes, bool]
+"""A whole message, and whether it is text."""
 
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 65535, 65536, 70000]))
 
@@ -26,7 +29,9 @@ def encoded(opcode: Opcode, payload: bytes, *, final: bool = True) -> bytes:
 def split(chunks: list[bytes], max_size: int = 1 << 20) -> tuple[list[Message], list[bytes]]:
     messages: list[Message] = []
     rest: list[bytes] = []
-    splitter = Splitter(messages.extend, rest.append, max_size)
+    splitter = Splitter(
+        lambda found, is_text: messages.extend((m, is_text) for m in found), rest.append, max_size
+    )
     for chunk in chunks:
         splitter.take(chunk)
     return messages, rest
@@ -93,7 +98,10 @@ async def talk(
     async with serve(server, "127.0.0.1", 0) as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
         factory = partial(
-            Wire, on_open=wires.append, on_messages=lambda _, messages: take(messages), max_message=1 << 20
+            Wire,
+            on_open=wires.append,
+            on_messages=lambda _, found, is_text: take([(message, is_text) for message in found]),
+            max_message=1 << 20,
         )
         wire = await connect(
             f"ws://127.0.0.1:{port}",

@@ -109,6 +109,19 @@ def format_frame(ts_recv: int, conn: int, frame: bytes, *, is_text: bool) -> byt
     return b"%d %db %s\n" % (ts_recv, conn, base64.b64encode(frame))
 
 
+def format_frames(ts_recv: int, conn: int, frames: list[bytes], *, is_text: bool) -> bytes:
+    r"""Return frames that came at once as lines, one each.
+
+    >>> format_frames(1, 0, [b"[]", b"{}"], is_text=True)
+    b'1 0 []\n1 0 {}\n'
+    """
+    head = b"%d %d " % (ts_recv, conn)
+    lines = head + (b"\n" + head).join(frames) + b"\n"
+    if is_text and lines.isascii() and lines.count(b"\n") == len(frames):
+        return lines
+    return b"".join([format_frame(ts_recv, conn, frame, is_text=is_text) for frame in frames])
+
+
 def _needs_base64(frame: bytes) -> bool:
     if b"\n" in frame:
         return True

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from mmdata.recorder.backoff import backoff
 from mmdata.recorder.pacing import TokenBucket
 from mmdata.recorder.venues.stream import Stream
-from mmdata.recorder.wire import Message, Wire
+from mmdata.recorder.wire import Wire
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Host(Protocol):
     def opened(self, link: Link) -> None:
         """Take note of a connection, before its first message."""
 
-    def received(self, link: Link, ts_recv: int, messages: list[Message]) -> None:
-        """Take the messages of one read."""
+    def received(self, link: Link, ts_recv: int, messages: list[bytes], is_text: bool) -> None:
+        """Take messages that came with one read."""
 
     def sending(self, link: Link, message: bytes) -> None:
         """Take note of what is sent now."""
@@ -154,10 +154,10 @@ class Leg:
             link.watch = loop.create_task(_await_end(link))
             self.host.opened(link)
 
-        def received(ts_recv: int, messages: list[Message]) -> None:
+        def received(ts_recv: int, messages: list[bytes], is_text: bool) -> None:
             assert link is not None
             link.frames += len(messages)
-            self.host.received(link, ts_recv, messages)
+            self.host.received(link, ts_recv, messages, is_text)
 
         try:
             await connect(

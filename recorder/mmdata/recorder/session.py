@@ -31,7 +31,7 @@ from mmdata.recorder.capture import (
     FinishedSegment,
     RestAnswer,
     format_event,
-    format_frame,
+    format_frames,
     format_rest,
     format_sent,
 )
@@ -41,13 +41,13 @@ from mmdata.recorder.merge import Merge, MergeState, chain_name
 from mmdata.recorder.pacing import RestBudget, TokenBucket
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.upkeep import Upkeep
-from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Seen, Stream
-from mmdata.recorder.wire import Message
+from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, TRADES, Seen, Stream
 
 _log = logging.getLogger(__name__)
 
 _OWED_FOR_NS = 5_000_000_000
 """A connection that has not brought by then what another brought is taken for dead."""
+_DATA = (DEPTH, TRADES, BBO)
 _SILENT_NS = 60_000_000_000
 
 _Result = TypeVar("_Result")
@@ -203,50 +203,49 @@ class VenueSession:
         chains = [self._merges.get((DEPTH, symbol, "")) for symbol in link.leg.stream.symbols]
         return link.frames > 0 and all(chain is None or chain.covers(link.conn) for chain in chains)
 
-    def received(self, link: Link, ts_recv: int, messages: list[Message]) -> None:
-        """Take the messages of one read: first into the capture, then their ids."""
-        conn, counts = link.conn, self.counts
-        lines = [format_frame(ts_recv, conn, frame, is_text=is_text) for frame, is_text in messages]
-        written = lines[0] if len(lines) == 1 else b"".join(lines)
-        self._writer.write(written, len(lines))
+    def received(self, link: Link, ts_recv: int, messages: list[bytes], is_text: bool) -> None:
+        """Take messages that came with one read: first into the capture, then their ids."""
+        counts = self.counts
+        lines = format_frames(ts_recv, link.conn, messages, is_text=is_text)
+        self._writer.write(lines, len(messages))
         counts.add_lag((time.time_ns() - ts_recv) / 1e9)
         if not counts.frames:
             self.first_frame.set()
-        counts.frames += len(lines)
-        counts.bytes += len(written)
+        counts.frames += len(messages)
+        counts.bytes += len(lines)
         look = link.leg.stream.look
-        for frame, _ in messages:
+        for frame in messages:
             try:
                 found = look(frame)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 self._say_unreadable(frame, error)
                 continue
             for seen in found:
-                self._see(link, ts_recv, seen)
+                if seen.channel in _DATA:
+                    self._see_data(link, ts_recv, seen)
+                else:
+                    self._see(link, seen)
 
     # --- what a frame says
 
-    def _see(self, link: Link, ts_recv: int, seen: Seen) -> None:
-        channel = seen.channel
-        if channel in (DEPTH, TRADES, BBO):
-            self._see_data(link, ts_recv, seen)
-        elif channel == CONTROL:
+    def _see(self, link: Link, seen: Seen) -> None:
+        if seen.channel == CONTROL:
             if seen.text:
                 detail = {"channel": seen.text}
                 self.note(Event("subscribed", conn=link.conn, symbol=seen.symbol, detail=detail))
-        elif channel in (NOTICE, CLOSING):
-            self.note(Event("notice", conn=link.conn, detail={"text": seen.text}))
-            _log.warning("%s says: %s", self.exchange, seen.text)
-            if channel == CLOSING:
-                link.closing_soon.set()
+            return
+        self.note(Event("notice", conn=link.conn, detail={"text": seen.text}))
+        _log.warning("%s says: %s", self.exchange, seen.text)
+        if seen.channel == CLOSING:
+            link.closing_soon.set()
 
     def _see_data(self, link: Link, ts_recv: int, seen: Seen) -> None:
         channel, symbol = seen.channel, seen.symbol
         self.counts.last_frame[channel, symbol] = ts_recv
-        key = (channel, symbol, seen.text)
-        merge = self._merges.get(key)
+        merge = self._merges.get((channel, symbol, seen.text))
         if merge is None:
-            merge = self._merges[key] = Merge(self._chain_rule if channel == DEPTH else RANGE)
+            merge = Merge(self._chain_rule if channel == DEPTH else RANGE)
+            self._merges[channel, symbol, seen.text] = merge
         if not merge.enters(link.conn, seen.last_id, seen.prev_id, seen.is_snapshot, ts_recv):
             self.counts.repeats += 1
         elif channel == DEPTH:

@@ -17,9 +17,6 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.protocol import State
 
-Message = tuple[bytes, bool]
-"""A whole message, and whether it is text."""
-
 _WHOLE_TEXT = 0x81
 _FINAL, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
 _CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
@@ -30,13 +27,14 @@ _IN_EXTENDED_16, _IN_EXTENDED_64 = 126, 127
 class Splitter:
     """Splits what a server sends into messages and everything else. Pure: bytes in, messages out.
 
-    ``take`` calls ``on_messages`` with all messages of a read, at most once between two pieces that go
-    to ``on_rest``: control frames, and whatever breaks the protocol or exceeds ``max_size`` bytes.
+    ``take`` calls ``on_messages(messages, is_text)`` with all messages of a read at once, in parts only
+    where text and binary ones alternate or something else stands between them. That goes to ``on_rest``:
+    control frames, and whatever breaks the protocol or exceeds ``max_size`` bytes.
     """
 
     def __init__(
         self,
-        on_messages: Callable[[list[Message]], None],
+        on_messages: Callable[[list[bytes], bool], None],
         on_rest: Callable[[bytes], None],
         max_size: int,
     ) -> None:
@@ -45,7 +43,7 @@ class Splitter:
         self._max_size = max_size
         self._begun = b""
         self._parts: list[bytes] = []
-        self._is_text = True
+        self._opcode = _TEXT
         self._broken = False
 
     def take(self, data: bytes) -> None:
@@ -55,39 +53,43 @@ class Splitter:
             return
         if self._begun:
             data = self._begun + data
-        messages: list[Message] = []
+        messages: list[bytes] = []
         at, end = 0, len(data)
         while end - at >= 2:
-            length = data[at + 1]
-            begin = at + 2
-            if length == _IN_EXTENDED_16:
-                begin += 2
-                length = int.from_bytes(data[at + 2 : begin], "big")
-            elif length >= _IN_EXTENDED_64:
-                if length > _IN_EXTENDED_64:  # masked, which no server may: the library says so
-                    self._broken = True
-                begin += 8
-                length = int.from_bytes(data[at + 2 : begin], "big")
+            begin, length = at + 2, data[at + 1]
+            if length >= _IN_EXTENDED_16:
+                begin, length = self._long_head(data, at)
             stop = begin + length
-            if begin <= end and length > self._max_size:
-                self._broken = True
-            if self._broken:
-                break
-            if stop > end:
+            if stop > end or self._broken:
                 break
             if data[at] == _WHOLE_TEXT and not self._parts:
-                messages.append((data[begin:stop], True))
-            elif not self._take_other(data[at], data[begin:stop], messages):
-                self._flush(messages)
-                self._on_rest(data[at:stop])
+                messages.append(data[begin:stop])
+            else:
+                if messages:
+                    self._on_messages(messages, True)
+                    messages = []
+                if not self._take_other(data[at], data[begin:stop]):
+                    self._on_rest(data[at:stop])
             at = stop
-        self._flush(messages)
+        if messages:
+            self._on_messages(messages, True)
         self._begun = data[at:]
         if self._broken:
             self._on_rest(self._begun)
             self._begun = b""
 
-    def _take_other(self, head: int, payload: bytes, messages: list[Message]) -> bool:
+    def _long_head(self, data: bytes, at: int) -> tuple[int, int]:
+        """Return where a long frame's payload begins and how long it is; beyond what has come if unknown.
+
+        A length that is not allowed, or a mask, which no server may use, breaks the protocol.
+        """
+        code = data[at + 1]
+        begin = at + (4 if code == _IN_EXTENDED_16 else 10)
+        length = int.from_bytes(data[at + 2 : begin], "big")
+        self._broken = code > _IN_EXTENDED_64 or (begin <= len(data) and length > self._max_size)
+        return begin, length
+
+    def _take_other(self, head: int, payload: bytes) -> bool:
         """Take a fragment or a binary message; False: it is neither."""
         opcode = head & _OPCODE
         if head & _RESERVED or opcode > _BINARY or (opcode == _CONTINUATION) != bool(self._parts):
@@ -95,26 +97,21 @@ class Splitter:
             self._broken = opcode <= _BINARY or bool(head & _RESERVED)
             return False
         if opcode != _CONTINUATION:
-            self._is_text = opcode == _TEXT
+            self._opcode = opcode
         self._parts.append(payload)
         if sum(map(len, self._parts)) > self._max_size:
             self._broken = True
             return False
         if head & _FINAL:
-            messages.append((b"".join(self._parts), self._is_text))
-            self._parts = []
+            whole, self._parts = b"".join(self._parts), []
+            self._on_messages([whole], self._opcode == _TEXT)
         return True
-
-    def _flush(self, messages: list[Message]) -> None:
-        if messages:
-            self._on_messages(messages.copy())
-            messages.clear()
 
 
 class Wire(ClientConnection):
-    """A client connection; ``on_open`` is called before the first message, ``on_messages`` for each read.
+    """A client connection; calls ``on_open`` before the first message, ``on_messages`` in each read.
 
-    ``on_messages(ts_recv, messages)`` runs inside the read. An error that it raises ends the connection
+    """A client connection that calls ``on_open`` before its first message and ``on_messages`` in each read.
     and is kept in ``failure``.
     """
 
@@ -122,7 +119,7 @@ class Wire(ClientConnection):
         self,
         *args: Any,
         on_open: Callable[[Wire], None],
-        on_messages: Callable[[int, list[Message]], None],
+        on_messages: Callable[[int, list[bytes], bool], None],
         max_message: int,
         **kwargs: Any,
     ) -> None:
@@ -159,11 +156,11 @@ class Wire(ClientConnection):
             super().data_received(data[cut:])
         return b""
 
-    def _hand_over(self, messages: list[Message]) -> None:
+    def _hand_over(self, messages: list[bytes], is_text: bool) -> None:
         if self.failure is not None:
             return
         try:
-            self._on_messages(self._ts_recv, messages)
+            self._on_messages(self._ts_recv, messages, is_text)
         except Exception as error:  # noqa: BLE001 whoever waits for the connection's end raises it
             self.failure = error
             self.transport.abort()

@@ -37,18 +37,18 @@ def count_frames(board: Board) -> None:
     What is handed over at once is written at once, so a read that is under way counts as one; when it is
     done, all of its messages count.
     """
-    from mmdata.recorder.wire import Message, Wire
+    from mmdata.recorder.wire import Wire
 
     hand_over = Wire._hand_over
     cells: dict[Wire, int] = {}
 
-    def counted(self: Wire, messages: list[Message]) -> None:
+    def counted(self: Wire, messages: list[bytes], is_text: bool) -> None:
         cell = cells.get(self)
         if cell is None:
             path = self.request.path if self.request is not None else ""
             cell = cells[self] = board.new_connection("okx" if path.startswith("/ws/v5/") else "binance")
         board.cells[cell] += 1
-        hand_over(self, messages)
+        hand_over(self, messages, is_text)
         board.cells[cell] += len(messages) - 1
 
     Wire._hand_over = counted  # type: ignore[method-assign]

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from mmdata.datasets.chain import ChainRule
 
 DEPTH, TRADES, BBO = "depth", "trades", "bbo"
 NOTICE, CLOSING, CONTROL = "notice", "closing", "control"
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, gc=False):
     """The few fields of a frame that the recorder looks at while recording."""
 
     channel: str

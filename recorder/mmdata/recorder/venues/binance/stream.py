@@ -6,7 +6,7 @@ streams a connection; ping frames every 20 s are answered by the WebSocket libra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -24,40 +24,40 @@ MOST_STREAMS = 200
 _LIMITS = Limits((0.2, 10), (3.0, 3), 6000, 23 * 3600.0)
 
 
-class _DepthIds(msgspec.Struct):
+class _DepthIds(msgspec.Struct, gc=False):
     s: str
     U: int
     u: int
 
 
-class _TradeIds(msgspec.Struct):
+class _TradeIds(msgspec.Struct, gc=False):
     s: str
     t: int
 
 
-class _AggIds(msgspec.Struct):
+class _AggIds(msgspec.Struct, gc=False):
     s: str
     a: int
 
 
-class _TickerIds(msgspec.Struct):
+class _TickerIds(msgspec.Struct, gc=False):
     s: str
     u: int
 
 
-class _Depth(msgspec.Struct):
+class _Depth(msgspec.Struct, gc=False):
     data: _DepthIds
 
 
-class _Trade(msgspec.Struct):
+class _Trade(msgspec.Struct, gc=False):
     data: _TradeIds
 
 
-class _Agg(msgspec.Struct):
+class _Agg(msgspec.Struct, gc=False):
     data: _AggIds
 
 
-class _Ticker(msgspec.Struct):
+class _Ticker(msgspec.Struct, gc=False):
     data: _TickerIds
 
 
@@ -67,6 +67,36 @@ _agg = msgspec.json.Decoder(_Agg).decode
 _ticker = msgspec.json.Decoder(_Ticker).decode
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NOTHING: tuple[Seen, ...] = ()
+
+
+def _read_depth(frame: bytes) -> Seen:
+    ids = _depth(frame).data
+    return Seen(DEPTH, ids.s, ids.U, ids.u, ids.U - 1)
+
+
+def _read_trade(frame: bytes) -> Seen:
+    ids = _trade(frame).data
+    return Seen(TRADES, ids.s, ids.t, ids.t, ids.t - 1, False, "trade")
+
+
+def _read_agg(frame: bytes) -> Seen:
+    ids = _agg(frame).data
+    return Seen(TRADES, ids.s, ids.a, ids.a, ids.a - 1, False, "agg")
+
+
+def _read_ticker(frame: bytes) -> Seen:
+    ids = _ticker(frame).data
+    return Seen(BBO, ids.s, ids.u, ids.u, NO_ID)
+
+
+_READERS: dict[str, Callable[[bytes], Seen]] = {
+    "depth": _read_depth,
+    "depth@100ms": _read_depth,
+    "trade": _read_trade,
+    "aggTrade": _read_agg,
+    "bookTicker": _read_ticker,
+}
+"""By channel. Levels are skipped, not decoded."""
 
 
 class BinanceStream:
@@ -83,6 +113,11 @@ class BinanceStream:
         self.symbols = tuple(symbols)
         self.has_books = any(channel.startswith("depth") for channel in channels)
         streams = [f"{symbol.lower()}@{channel}" for symbol in symbols for channel in channels]
+        self._readers = {
+            f"{symbol.lower()}@{channel}".encode(): _READERS[channel]
+            for symbol in symbols
+            for channel in channels
+        }
         names = "/".join(quote(stream, safe="@") for stream in streams)
         self.url = f"{ws_url}/stream?streams={names}&timeUnit=MICROSECOND"
 
@@ -99,19 +134,9 @@ class BinanceStream:
         if not frame.startswith(_WRAPPER):
             return self._look_bare(frame)
         name = frame[len(_WRAPPER) : frame.index(b'"', len(_WRAPPER))]
-        channel = name[name.find(b"@") :]
-        if channel.startswith(b"@depth"):
-            ids = _depth(frame).data
-            return (Seen(DEPTH, ids.s, ids.U, ids.u, ids.U - 1),)
-        if channel == b"@trade":
-            trade = _trade(frame).data
-            return (Seen(TRADES, trade.s, trade.t, trade.t, trade.t - 1, text="trade"),)
-        if channel == b"@aggTrade":
-            agg = _agg(frame).data
-            return (Seen(TRADES, agg.s, agg.a, agg.a, agg.a - 1, text="agg"),)
-        if channel == b"@bookTicker":
-            ticker = _ticker(frame).data
-            return (Seen(BBO, ticker.s, ticker.u, ticker.u, NO_ID),)
+        read = self._readers.get(name)
+        if read is not None:
+            return (read(frame),)
         if name == b"!serverShutdown":
             return (Seen(CLOSING, "", text="serverShutdown"),)
         return _NOTHING

@@ -26,12 +26,12 @@ MOST_BOOKS = 25
 _LIMITS = Limits((0.5, 3), (400 / 3600, 60), 600, 23 * 3600.0)
 
 
-class _Arg(msgspec.Struct):
+class _Arg(msgspec.Struct, gc=False):
     channel: str = ""
     instId: str = ""  # noqa: N815 the venue's key
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     seqId: int | None = None  # noqa: N815
     prevSeqId: int | None = None  # noqa: N815
     tradeId: str | None = None  # noqa: N815
