@@ -286,6 +286,11 @@ class MatchingEngine:
         self.update_id += 1
         return LevelChange(self.update_id, side, level.px_ticks, level.qty_lots, len(level.queue))
 
+    def rewind_ids(self, updates: int, trades: int) -> None:
+        """Let both counters go down, as a venue's do when it starts anew."""
+        self.update_id -= updates
+        self.last_trade_id -= trades
+
     def check_invariants(self) -> None:
         """Raise AssertionError, naming what is wrong, unless the book is whole.
 

@@ -33,8 +33,11 @@ class _Feed(Protocol):
     market: LiveMarket
     instrument: Instrument
 
+    clock_ns: int
+
     @property
     def last_id(self) -> int: ...
+    def reset_ids(self, by: int) -> None: ...
     def observe(self, event: Event, now_ns: int) -> list[Message]: ...
     def flush(self, now_ns: int) -> Iterator[Message]: ...
 
@@ -81,6 +84,17 @@ class _LiveMarkets:
                 if self._truth is not None and message.book_ids is not None:
                     self._tell_book(self._truth, feed, now_ns)
                 yield message
+
+    def step_clock(self, by_ns: int) -> None:
+        """Let the venue's clock jump; the markets themselves go on as they did."""
+        for feed in self._feeds:
+            feed.clock_ns += by_ns
+
+    def reset_ids(self, symbol: str | None, by: int) -> None:
+        """Let the ids of a symbol (None: of all) go down; of none when there is no such symbol."""
+        for feed in self._feeds:
+            if symbol in (None, feed.instrument.symbol):
+                feed.reset_ids(by)
 
     def _tell_book(self, truth: TruthWriter, feed: _Feed, now_ns: int) -> None:
         engine = feed.market.engine

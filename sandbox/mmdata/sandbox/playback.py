@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.sandbox.binance.rest import symbol_row
 from mmdata.sandbox.captures import Frame, RestBody, capture_files, read_capture
 from mmdata.sandbox.instruments import Instrument, Venue, e8
@@ -361,6 +361,14 @@ class Playback:
             self._remember(frame)
             yield frame
         self.finished = self._next is None
+
+    def step_clock(self, by_ns: int) -> None:
+        """Refuse: what was recorded stays as it is."""
+        raise UsageError("a playback's stamps are as recorded: clock_step needs a live market")
+
+    def reset_ids(self, symbol: str | None, by: int) -> None:
+        """Refuse: what was recorded stays as it is."""
+        raise UsageError("a playback's ids are as recorded: id_reset needs a live market")
 
     def snapshot(self, symbol: str) -> str | None:
         """Return the last snapshot at or before the position, else the first, else None."""

@@ -76,11 +76,12 @@ class Session(Protocol):
 
 
 class Answer(NamedTuple):
-    """A REST answer; the body is JSON."""
+    """A REST answer; the body is JSON. It leaves ``delay_ns`` after it was made."""
 
     status: int
     body: str
     headers: Mapping[str, str] = {}
+    delay_ns: int = 0
 
 
 class Window:

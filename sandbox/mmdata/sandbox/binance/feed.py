@@ -28,13 +28,17 @@ _INTERVALS = (("depth@100ms", 100 * NS_PER_MS), ("depth", 1000 * NS_PER_MS))
 
 
 class BinanceFeed:
-    """The streams of one symbol, and its trades as REST tells them."""
+    """The streams of one symbol, and its trades as REST tells them.
+
+    ``clock_ns``: by how much the venue's clock is wrong; it is in every stamp.
+    """
 
     def __init__(self, market: LiveMarket, start_ns: int) -> None:
         self.market = market
         self.instrument = market.instrument
         engine = market.engine
         self._touch = (engine.top("bid") or _EMPTY, engine.top("ask") or _EMPTY)
+        self.clock_ns = 0
         self._last_agg_id = self.instrument.first_trade_id // 2
         self.trades: Tape[TapeTrade] = Tape()
         self.aggregates: Tape[TapeAggregate] = Tape()
@@ -54,8 +58,9 @@ class BinanceFeed:
         ts_event, outcome = event
         messages: list[Message] = []
         if outcome.fills:  # of ten events nine have none
+            told_ns, sent_ns = ts_event + self.clock_ns, now_ns + self.clock_ns
             for px_ticks, fills in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
-                messages += self._trades(list(fills), px_ticks, ts_event, now_ns)
+                messages += self._trades(list(fills), px_ticks, told_ns, sent_ns)
         bid, ask = self._touch
         at_touch = False
         for change in outcome.changes:
@@ -77,7 +82,16 @@ class BinanceFeed:
         for diff in self._diffs:
             message = diff.flush(now_ns)
             if message is not None:
-                yield message
+                yield message._replace(ts_sent=now_ns + self.clock_ns) if self.clock_ns else message
+
+    def reset_ids(self, by: int) -> None:
+        """Let all ids go down and history be forgotten, as on the testnet: no diff continues the last."""
+        self.market.engine.rewind_ids(by, by)
+        self._last_agg_id -= by
+        for diff in self._diffs:
+            diff.rewind(by)
+        self.trades.clear()
+        self.aggregates.clear()
 
     def depth(self, limit: int) -> str:
         """Return the body of a REST answer: the book as it is now, best ``limit`` levels a side."""
@@ -152,6 +166,9 @@ class _Conflation:
         self._sent_id = market.engine.update_id
         self.bids: set[int] = set()
         self.asks: set[int] = set()
+
+    def rewind(self, by: int) -> None:
+        self._sent_id -= by
 
     def flush(self, now_ns: int) -> DepthUpdate | None:
         if now_ns < self._due_ns:

@@ -15,13 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 from mmdata.sandbox.binance.messages import stamp
 from mmdata.sandbox.instruments import Instrument, fixed8
 from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
-from mmdata.sandbox.wire import NS_PER_S, Answer, rows, whole_ns
+from mmdata.sandbox.wire import NS_PER_MS, NS_PER_S, Answer, rows, whole_ns
 
 WEIGHT_PER_MINUTE = 6000
 
 # Largest limit that costs this weight.
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
-_MAX_DEPTH = 5000
+MAX_DEPTH = 5000
 
 _MAX_TRADES = 1000
 _TRADES_WEIGHT = 25
@@ -137,7 +137,7 @@ class BinanceRest:
         )
 
     def _depth(self, query: dict[str, str], now_ns: int, micro: bool) -> str:
-        symbol, limit = _symbol(query), _limit(query, 100, _MAX_DEPTH)
+        symbol, limit = _symbol(query), _limit(query, 100, MAX_DEPTH)
         self._count(next(weight for most, weight in _DEPTH_WEIGHTS if limit <= most), now_ns)
         self._require_known(symbol)
         body = self._books.depth(symbol, limit)
@@ -201,6 +201,25 @@ def _aggregate(entry: TapeAggregate, micro: bool) -> str:
 
 def _bool(value: bool) -> str:
     return "true" if value else "false"
+
+
+def failure(status: int, retry_after_s: int | None, now_ns: int) -> Answer:
+    """Return an error of the server's: 429 and 418 (banned) with ``Retry-After``, 403, 5xx."""
+    match status:
+        case 418:
+            until_ms = now_ns // NS_PER_MS + 1000 * (retry_after_s or 120)
+            text = (
+                f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams."
+            )
+            code = -1003
+        case 429:
+            code, text = -1003, "Too much request weight used; please use WebSocket Streams."
+        case 504:
+            code, text = -1007, "Timeout waiting for response from backend server."
+        case _:
+            code, text = -1001, "Internal error; unable to process your request. Please try again."
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return _RefusalError(code, text, status).answer._replace(headers=headers)
 
 
 def symbol_row(instrument: Instrument) -> str:

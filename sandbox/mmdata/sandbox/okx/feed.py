@@ -30,7 +30,10 @@ _BBO_NS = 10 * NS_PER_MS
 
 
 class OkxFeed:
-    """The channels of one instrument, and its trades as REST tells them."""
+    """The channels of one instrument, and its trades as REST tells them.
+
+    ``clock_ns``: by how much the venue's clock is wrong; it is in every stamp.
+    """
 
     def __init__(self, market: LiveMarket, start_ns: int, heartbeat_s: float) -> None:
         self.market = market
@@ -38,6 +41,7 @@ class OkxFeed:
         self._bids = _Window(market.engine.bids())
         self._asks = _Window(market.engine.asks())
         self.last_id = market.engine.update_id
+        self.clock_ns = 0
         self._books_due_ns = start_ns + _BOOKS_NS
         self._bbo_due_ns = start_ns + _BBO_NS
         self._heartbeat_ns = int(heartbeat_s * NS_PER_S)
@@ -55,11 +59,12 @@ class OkxFeed:
             return messages
         for px_ticks, group in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
             fills = list(group)
-            self._remember(fills, ts_event)
+            told_ns = ts_event + self.clock_ns
+            self._remember(fills, told_ns)
             messages.append(
                 Trades(
                     self.instrument,
-                    ts_event,
+                    told_ns,
                     fills[-1].trade_id,
                     px_ticks,
                     sum(fill.qty_lots for fill in fills),
@@ -88,7 +93,8 @@ class OkxFeed:
         """Return what a connection gets that has just subscribed to a channel."""
         if channel == "books":
             bids, asks = self._bids.published(reverse=True), self._asks.published()
-            return [Books(self.instrument, "snapshot", now_ns, asks, bids, self.last_id, -1)]
+            told_ns = now_ns + self.clock_ns
+            return [Books(self.instrument, "snapshot", told_ns, asks, bids, self.last_id, -1)]
         if channel == "bbo-tbt":
             return [self._best(self.market.ts_last_event)]
         return []
@@ -100,8 +106,12 @@ class OkxFeed:
         """
         bids = levels(self.instrument, self._bids.published(reverse=True)[:limit])
         asks = levels(self.instrument, self._asks.published()[:limit])
-        ts = f'"ts":"{now_ns // NS_PER_MS}","seqId":{self.last_id}'
+        ts = f'"ts":"{(now_ns + self.clock_ns) // NS_PER_MS}","seqId":{self.last_id}'
         return f'[{{"asks":{asks},"bids":{bids},{ts}}}]'
+
+    def reset_ids(self, by: int) -> None:
+        """Let ``seqId`` go down as in maintenance: the next diff still names the last one before."""
+        self.market.engine.rewind_ids(by, 0)
 
     def _remember(self, fills: list[Fill], ts_event: int) -> None:
         price, size = self.instrument.price(fills[0].px_ticks), self.instrument.size
@@ -118,12 +128,13 @@ class OkxFeed:
         elif now_ns - self._pushed_ns < self._heartbeat_ns:
             return None
         self._pushed_ns = now_ns
-        return Books(self.instrument, "update", now_ns, asks, bids, self.last_id, previous)
+        told_ns = now_ns + self.clock_ns
+        return Books(self.instrument, "update", told_ns, asks, bids, self.last_id, previous)
 
     def _best(self, ts_event: int) -> BestBidOffer:
         engine = self.market.engine
         ask, bid = list(islice(engine.asks(), 1)), list(islice(engine.bids(), 1))
-        return BestBidOffer(self.instrument, ts_event, ask, bid, engine.update_id)
+        return BestBidOffer(self.instrument, ts_event + self.clock_ns, ask, bid, engine.update_id)
 
 
 class _Window:

@@ -14,7 +14,7 @@ from mmdata.sandbox.instruments import Instrument, shortest
 from mmdata.sandbox.tape import Tape, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS, Answer, Window, rows
 
-_MAX_DEPTH = 400
+MAX_DEPTH = 400
 _MAX_TRADES = 500
 _MAX_HISTORY = 100
 _TYPES = ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION")
@@ -67,7 +67,7 @@ class OkxRest:
         try:
             if self._rates[parts.path].exceeded(now_ns):
                 raise _RefusalError("50011", "Too Many Requests", 429)
-            return Answer(200, f'{{"code":"0","msg":"","data":{call(query, now_ns)}}}')
+            return Answer(200, envelope(call(query, now_ns)))
         except _RefusalError as refused:
             return refused.answer
 
@@ -89,7 +89,7 @@ class OkxRest:
 
     def _market_books(self, query: dict[str, str], now_ns: int) -> str:
         inst_id = self._inst_id(query)
-        data = self._books.depth_data(inst_id, _count(query, "sz", 1, _MAX_DEPTH), now_ns)
+        data = self._books.depth_data(inst_id, _count(query, "sz", 1, MAX_DEPTH), now_ns)
         if data is None:
             raise _RefusalError("50001", "Service temporarily unavailable. Try again later", 503)
         return data
@@ -152,6 +152,20 @@ def _cursor(query: Mapping[str, str], name: str) -> int | None:
     if not text.isdecimal():
         raise _RefusalError("51000", f"Parameter {name} error", 400)
     return int(text)
+
+
+def envelope(data: str) -> str:
+    """Return data as the body of a good answer."""
+    return f'{{"code":"0","msg":"","data":{data}}}'
+
+
+def failure(status: int, retry_after_s: int | None) -> Answer:
+    """Return an error of the server's: too many requests, or service unavailable."""
+    code, text = "50001", "Service temporarily unavailable. Try again later"
+    if status in (418, 429):
+        code, text = "50011", "Too Many Requests"
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return _RefusalError(code, text, status).answer._replace(headers=headers)
 
 
 def _no_such_instrument() -> _RefusalError:
