@@ -157,11 +157,11 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             recovery.cancel()
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
-        if window is not None:
+        if window is not None and datetime.now(UTC) < window.start:
             _log.info("waiting until the window opens at %s", window.start.isoformat())
             await _sleep_until(window.start, stop)
         if stop.is_set():
-            return _nothing(root, recovered, [*warnings, "stopped before the window opened"])
+            return _nothing(root, recovered, [*warnings, "stopped before the recording began"])
         if job.ping_url is not None:
             ping_start(job.ping_url)
         found = stack.enter_context(addresses(job))
