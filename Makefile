@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 
-.PHONY: demo test lint type unit real-test container-test bench clean
+.PHONY: demo test lint type unit real-test container-test bench clean crash-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -38,6 +38,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
+
+# 500 kills; RUNS and SEED choose others, such as the one that failed.
+RUNS ?= 500
+SEED ?= 0
+crash-test: $(STAMP)
+	$(BIN)/python -m tests.crash.matrix --runs $(RUNS) --seed $(SEED)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py

@@ -169,6 +169,7 @@ class Strict:
         self.decode = self.skim = decoder.decode
         self.decode_snapshot = self.skim_snapshot = decoder.decode_snapshot
         self.decode_instruments = decoder.decode_instruments
+        self.decode_time, self.TIME_PATH = decoder.decode_time, decoder.TIME_PATH
 
 
 def ingested(

@@ -353,6 +353,11 @@ def _check_sense(job: Job, name: str) -> None:
 
 
 def _check_names(venue: Venue, name: str, here: str) -> None:
+    if {"depth", "depth@100ms"} <= {*venue.channels}:
+        raise ConfigError(
+            f"{name}: {here}.channels: found depth and depth@100ms, which are one book told twice; expected "
+            f"one of the two"
+        )
     for at, channel in enumerate(venue.channels):
         if channel not in CHANNELS[venue.exchange]:
             raise _mismatch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -29,6 +30,7 @@ from mmdata.recorder.ingest_process import IngestProcess, Tally
 from mmdata.recorder.lock import HeldError, exchange_lock
 from mmdata.recorder.logfields import log_fields
 from mmdata.recorder.ntp import clock_state
+from mmdata.recorder.regions import region_refusal
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.retention import carry_out, plan, today_utc
 from mmdata.recorder.session import Intervals, VenueSession
@@ -358,6 +360,7 @@ class _Recording:
     ) -> None:
         self.exchange = venue.exchange
         self._venue = venue
+        self._region = job.region_of(venue)
         self._ingest = ingest
         rest_url, ws_url = addresses
         streams = open_streams(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
@@ -394,6 +397,7 @@ class _Recording:
             on_segment=lambda closed: ingest.submit(venue.exchange, closed),
             connections=job.connections,
             intervals=Intervals(audit_s=job.audit_s()),
+            explain=functools.partial(region_refusal, venue.exchange, self._region),
         )
 
     @property
@@ -434,6 +438,7 @@ class _Recording:
             "stamp": "data_received",
             "symbols": self._venue.symbols,
             "host": socket.gethostname(),
+            "region": self._region,
             "clock": clock_state()._asdict(),
         }
 
