@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 
-.PHONY: demo test lint type unit real-test bench clean
+.PHONY: demo test lint type unit real-test container-test bench clean crash-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -25,6 +25,10 @@ unit: $(STAMP)
 real-test: $(STAMP)
 	$(BIN)/pytest -q -m real --require-real
 
+# Builds the image and runs it; as root. Fails where that cannot be done, instead of skipping.
+container-test: $(STAMP)
+	$(BIN)/pytest -q -m container --require-container tests/container
+
 # The .venv is remade when what it is made from changes. A machine without ensurepip gets one sentence.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or later, this is " + sys.version.split()[0] + ": name another by PYTHON=python3.x")'
@@ -34,6 +38,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
+
+# 500 kills; RUNS and SEED choose others, such as the one that failed.
+RUNS ?= 500
+SEED ?= 0
+crash-test: $(STAMP)
+	$(BIN)/python -m tests.crash.matrix --runs $(RUNS) --seed $(SEED)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py

@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-real", action="store_true", help="fail, not skip, where the real captures are missing"
     )
+    parser.addoption(
+        "--require-container", action="store_true", help="fail, not skip, where no container can be run"
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

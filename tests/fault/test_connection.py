@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmdata.datasets.validation import validate
-from mmdata.recorder import session as session_module
+from mmdata.recorder import leg as leg_module
 from mmdata.recorder.capture import FRAME, SENT, read_segment
 from mmdata.recorder.config import parse_job
 from mmdata.recorder.job import RecordReport, record
@@ -159,7 +159,7 @@ def recorded(tmp_path: Path, running: RunningSandbox, duration: str) -> RecordRe
 def test_ping_keeps_a_silent_okx_connection_alive(
     tmp_path: Path, quiet_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_KEEPALIVE_AFTER_S", 1.0)
+    monkeypatch.setattr(leg_module, "_KEEPALIVE_AFTER_S", 1.0)
     report = recorded(tmp_path, quiet_sandbox, "8s")
     assert report.venues[0].counts.connections == 1
     [path] = (tmp_path / "data/.captures/okx").glob("*/*.zst")

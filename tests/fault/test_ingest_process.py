@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import msgspec.structs
 import pytest
 
 from mmdata.recorder.capture import CaptureWriter, Header
-from mmdata.recorder.ingest_process import IngestProcess
-from mmdata.recorder.segments import capture_folder, pending
+from mmdata.recorder.ingest_process import IngestProcess, Task
+from mmdata.recorder.segments import capture_folder, pending, recover
 from tests.builders import HEADER, LEVELS, depth, frame, rows
 from tests.integration.conftest import ENVIRONMENT, mmdata_command, write_job
 
@@ -36,9 +37,11 @@ def closed_segment(root: Path, header: Header = HEADER, count: int = 1) -> Path:
     return path
 
 
-def test_child_that_dies_is_started_again_and_its_segment_stays(tmp_path: Path) -> None:
-    first = closed_segment(tmp_path)
-    second = closed_segment(tmp_path, msgspec.structs.replace(HEADER, session="20261121T090000Z-bbbbbb"))
+SECOND = msgspec.structs.replace(HEADER, session="20261121T090000Z-bbbbbb")
+
+
+def test_child_that_dies_is_started_again_and_does_its_task_again(tmp_path: Path) -> None:
+    first, second = closed_segment(tmp_path), closed_segment(tmp_path, SECOND)
 
     async def run() -> IngestProcess:
         async with IngestProcess(tmp_path, keep=True) as ingest:
@@ -49,12 +52,65 @@ def test_child_that_dies_is_started_again_and_its_segment_stays(tmp_path: Path) 
             return ingest
 
     ingest = asyncio.run(run())
-    assert ingest.tallies["binance"].pending == 1
-    assert "the ingest process died over it; it stays" in ingest.warnings[0]
+    assert ingest.tallies["binance"].pending == 0
+    assert ingest.error is None
+    assert pending(tmp_path, "binance") == []
+    assert len(rows(tmp_path, "depth")) == 6
+
+
+def test_segment_that_kills_every_child_stays_and_holds_back_the_later_ones_of_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = closed_segment(tmp_path)
+    later = closed_segment(tmp_path, msgspec.structs.replace(HEADER, segment=1, first_frame=5))
+    other = closed_segment(tmp_path, SECOND)
+
+    async def run() -> IngestProcess:
+        ask = IngestProcess._ask
+
+        async def ask_after_a_kill(self: IngestProcess, task: Task) -> bytes:
+            if task.path == str(first):
+                os.kill(self.pid, signal.SIGKILL)
+            return await ask(self, task)
+
+        monkeypatch.setattr(IngestProcess, "_ask", ask_after_a_kill)
+        async with IngestProcess(tmp_path, keep=True) as ingest:
+            for path in (first, later, other):
+                ingest.submit("binance", path)
+            await ingest.drain(60)
+            return ingest
+
+    ingest = asyncio.run(run())
+    assert ingest.tallies["binance"].pending == 2
+    assert "the ingest process died over it 3 times; it stays" in ingest.warnings[0]
+    assert "rows would stand out of order" in ingest.warnings[1]
     assert ingest.error is not None
     assert ingest.error.exit_code == 70
-    assert pending(tmp_path, "binance") == [first]
+    assert pending(tmp_path, "binance") == [first, later]
     assert len(rows(tmp_path, "depth")) == 3
+
+
+def test_child_ends_mid_segment_when_its_parent_goes(tmp_path: Path) -> None:
+    path = closed_segment(tmp_path, count=100_000)
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmdata.recorder.ingest_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(
+            msgspec.json.encode(Task(str(tmp_path), "binance", keep=True, path=str(path))) + b"\n"
+        )
+        child.stdin.flush()
+        lock = tmp_path / ".locks" / f"session-{HEADER.session}"
+        while not lock.exists():  # it is at the segment from here on
+            time.sleep(0.01)
+        child.stdin.close()
+        assert child.wait(timeout=2) == 0
+    assert path.exists()
+    assert recover(tmp_path, "binance")[1] == [path]
+    assert len(rows(tmp_path, "depth")) == 300_000
 
 
 def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_session(tmp_path: Path) -> None:
@@ -79,7 +135,10 @@ def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_sessio
 
 
 def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_start(tmp_path: Path) -> None:
-    path = closed_segment(tmp_path / "data", count=60_000)
+    folder = capture_folder(tmp_path / "data", "binance") / HEADER.session
+    folder.mkdir(parents=True)
+    path = folder / "000000.cap"
+    os.mkfifo(path)  # a segment that never ends
     venue = {
         "exchange": "binance",
         "symbols": ["BTCUSDT"],
@@ -87,14 +146,16 @@ def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_s
         "ws_url": "ws://127.0.0.1:1",
     }
     job = write_job(tmp_path / "job.yaml", root=str(tmp_path / "data"), venues=[venue])
-    with subprocess.Popen(
-        mmdata_command("record", job, "--json"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as child:
-        time.sleep(2.0)  # the child process is reading the segment by now
+    with (
+        subprocess.Popen(
+            mmdata_command("record", job, "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        ) as child,
+        path.open("wb"),
+    ):  # opened as soon as the ingest process reads it
         begun = time.monotonic()
         child.terminate()
         out, err = child.communicate(timeout=20)

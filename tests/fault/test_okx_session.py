@@ -15,7 +15,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from mmdata.datasets.errors import DiskError
-from mmdata.recorder import session as session_module
+from mmdata.recorder import books as books_module
 from mmdata.recorder.capture import CaptureWriter
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.session import VenueSession
@@ -71,8 +71,8 @@ class FussyVenue:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_RESUBSCRIBE_INTERVAL_S", 0.1)
-    monkeypatch.setattr(session_module, "_ANSWER_WITHIN_S", 0.3)
+    monkeypatch.setattr(books_module, "_RESUBSCRIBE_INTERVAL_S", 0.1)
+    monkeypatch.setattr(books_module, "_ANSWER_WITHIN_S", 0.3)
 
 
 async def recorded(
@@ -84,7 +84,7 @@ async def recorded(
     header = msgspec.structs.replace(HEADER, exchange="okx")
     writer = CaptureWriter(folder, header, seconds=60, size=1 << 20)
     rest = RestClient(f"http://127.0.0.1:{port}")
-    session = VenueSession(stream, ["BTC-USDT"], rest, writer, on_segment=lambda: None)
+    session = VenueSession([stream], rest, writer, on_segment=lambda path: None)
     stop = asyncio.Event()
     running = asyncio.create_task(session.run(stop))
     watching = asyncio.create_task(until(session))

@@ -261,7 +261,9 @@ def test_bug_of_ours_is_exit_70_with_the_traceback_in_a_file(
     assert "ZeroDivisionError" in file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("verb", ["demo", "record", "recover", "import", "validate", "replay", "sandbox"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "record", "status", "recover", "import", "validate", "replay", "sandbox"]
+)
 def test_help_of_every_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-KERNEL_TESTS = ("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py")
+KERNEL_TESTS = (
+    *("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py"),
+    *("tests/unit/test_levels.py", "tests/property/test_skim.py"),
+)
 
 
 @pytest.mark.parametrize(
     "mode", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}], ids=lambda mode: next(iter(mode))
 )
-def test_book_kernel_passes_its_tests(mode: dict[str, str], tmp_path: Path) -> None:
+def test_kernels_pass_their_tests(mode: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *KERNEL_TESTS],
         cwd=REPOSITORY,

@@ -79,7 +79,7 @@ def writer(folder: Path, *, size: int = 1 << 20) -> CaptureWriter:
 def test_segment_reads_back_what_was_written_with_running_numbers(tmp_path: Path) -> None:
     capture = writer(tmp_path)
     capture.write(format_frame(10, 0, b'{"a":1}', is_text=True))
-    first = capture.rotate()
+    first = capture.rotate().close()
     capture.write(format_sent(11, 0, b"ping"))
     second = capture.close()
     assert second is not None
@@ -108,6 +108,27 @@ def test_torn_last_line_is_not_read_and_is_cut_off_on_recovery(tmp_path: Path) -
     assert capture.path.stat().st_size == whole
     assert cut_torn_line(capture.path) == 0
     capture.close()
+
+
+@pytest.mark.parametrize("block", [1, 7, 300, 1 << 20])
+def test_lines_are_the_same_whatever_the_size_of_the_blocks_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    capture = writer(tmp_path)
+    frames = [b'{"a":%d}' % i * i for i in range(40)]
+    for at, frame in enumerate(frames):
+        capture.write(format_frame(at, 0, frame, is_text=True))
+    os.write(capture.handle, b"99 0 torn")
+    monkeypatch.setattr("mmdata.recorder.capture._BLOCK", block)
+    segment = read_segment(capture.path)
+    assert [(line.number, line.payload) for line in segment.lines] == [*enumerate(frames)]
+    assert segment.torn == len(b"99 0 torn")
+    capture.close()
+
+
+def test_segment_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"x\.cap: cannot be read"):
+        read_segment(tmp_path / "x.cap")
 
 
 def test_short_write_is_cut_back_to_the_last_whole_line(
@@ -162,5 +183,5 @@ def test_next_segment_that_cannot_be_made_is_told_and_the_closed_one_is_not_clos
 
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(DiskError, match=r"cannot be closed|000001\.open: cannot be made"):
-        capture.rotate()
+        capture.rotate().close()
     assert capture.close() is None

@@ -122,6 +122,18 @@ def test_part_splits_at_utc_midnight_of_the_receive_time(tmp_path: Path) -> None
     assert [row["frame"] for row in rows(tmp_path, "depth")] == [0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("limit", ["_FLUSH_ROWS", "_FLUSH_FRAMES"])
+def test_rows_are_the_same_however_often_they_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    lines = [frame(i, depth(100 + 5 * i, *LEVELS)) for i in range(5)]
+    run(tmp_path / "once", lines)
+    monkeypatch.setattr(f"mmdata.recorder.ingest.{limit}", 2)
+    run(tmp_path / "often", lines)
+    assert len(list_parts(tmp_path / "often", "depth")) > 2
+    assert rows(tmp_path / "often", "depth") == rows(tmp_path / "once", "depth")
+
+
 def test_clock_that_steps_back_over_midnight_keeps_the_order_of_arrival(tmp_path: Path) -> None:
     late = NOON + DAY // 2
     stamps = [late - 5, late + 1, late - 4, late - 3, late + 2]

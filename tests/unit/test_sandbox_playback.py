@@ -280,3 +280,40 @@ def test_capture_in_which_nothing_can_be_played_is_refused(tmp_path: Path) -> No
     path = _written(tmp_path / "a.cap", ['1 1 {"result":null,"id":1}'])
     with pytest.raises(DatasetError, match="nothing can be played"):
         read_recordings([path])
+
+
+def test_rest_tells_the_trades_that_were_played_and_no_others(tmp_path: Path) -> None:
+    trade = '{"stream":"btcusdt@trade","data":{"t":%d,"p":"1.50","q":"0.20","T":1700000000%03d,"m":true}}'
+    agg = '{"stream":"btcusdt@aggTrade","data":{"a":7,"p":"1.50","q":"0.20","f":1,"l":2,"T":1700000000000000,"m":false}}'  # noqa: E501
+    broken = '{"stream":"btcusdt@trade","data":{"t":9,"p":"cheap","q":"0.20","T":1700000000000,"m":true}}'
+    frames = [trade % (1, 0), agg, broken, trade % (2, 1), trade % (3, 2)]
+    lines = [f"{n * 1000} 1 {frame}" for n, frame in enumerate(frames)]
+    playback = Playback(read_recordings([_written(tmp_path / "a.cap", lines)])["binance"], 1)
+    playback.greet("btcusdt@trade", 0)
+    list(playback.due(3_500))
+    rest = BinanceRest(playback)
+    trades = json.loads(rest.answer("/api/v3/trades?symbol=BTCUSDT", {}, _NOW).body)
+    assert [(t["id"], t["quoteQty"], t["time"]) for t in trades] == [
+        (1, "0.30000000", 1_700_000_000_000),
+        (2, "0.30000000", 1_700_000_000_001),
+    ]
+    [aggregate] = json.loads(rest.answer("/api/v3/aggTrades?symbol=BTCUSDT&fromId=7", {}, _NOW).body)
+    assert (aggregate["f"], aggregate["l"], aggregate["T"], aggregate["m"]) == (
+        1,
+        2,
+        1_700_000_000_000,
+        False,
+    )
+
+
+def test_rest_tells_okx_trades_as_aggregated_as_they_were_recorded(tmp_path: Path) -> None:
+    frame = (
+        '{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"%d",'
+        '"px":"9.5","sz":"2","side":"sell","ts":"1700000000000","count":"3"}]}'
+    )
+    lines = [f"{n} 1 {frame % (130 + 3 * n)}" for n in range(2)]
+    playback = Playback(read_recordings([_written(tmp_path / "a.cap", lines)])["okx"], 1)
+    playback.greet("trades:BTC-USDT", 0)
+    list(playback.due(5))
+    body = OkxRest(playback).answer("/api/v5/market/history-trades?instId=BTC-USDT", _NOW).body
+    assert [(t["tradeId"], t["side"]) for t in json.loads(body)["data"]] == [("133", "sell"), ("130", "sell")]

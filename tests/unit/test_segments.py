@@ -9,7 +9,7 @@ import msgspec.structs
 import pyarrow as pa
 import pytest
 
-from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.errors import DatasetError, DiskError, UsageError
 from mmdata.datasets.layout import list_parts
 from mmdata.recorder.capture import CaptureWriter, Event, Header, format_event, read_segment
 from mmdata.recorder.importing import import_sources
@@ -84,6 +84,63 @@ def test_crash_after_publishing_and_before_putting_the_capture_away_gives_no_row
     assert pending(tmp_path, "binance") == []
 
 
+def test_kill_between_the_copys_name_and_the_removal_of_the_capture_gives_no_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recorded(tmp_path).close()
+    assert path is not None
+    original = path.read_bytes()
+    unlink = Path.unlink
+
+    def killed(source: Path, missing_ok: bool = False) -> None:
+        if source == path:
+            raise KeyboardInterrupt
+        unlink(source, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish_segment(tmp_path, path, keep=True)
+    monkeypatch.undo()
+    kept = path.with_name("000000.cap.zst")
+    assert sorted(path.parent.iterdir()) == [path, kept]
+    recover(tmp_path, "binance")
+    assert [*path.parent.iterdir()] == [kept]
+    with pa.input_stream(str(kept), compression="zstd") as stream:
+        assert bytes(stream.read()) == original
+    assert len(rows(tmp_path, "depth")) == 6
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_copy_that_a_kill_left_unfinished_is_cleared_away(tmp_path: Path, keep: bool) -> None:
+    path = recorded(tmp_path).close()
+    assert path is not None
+    path.with_suffix(".part").write_bytes(b"half a cop")
+    recover(tmp_path, "binance", keep=keep)
+    assert [found.name for found in path.parent.iterdir()] == ["000000.cap.zst"] * keep
+    assert len(rows(tmp_path, "depth")) == 6
+
+
+def test_copy_of_a_segment_that_cannot_be_ingested_is_not_left_behind(tmp_path: Path) -> None:
+    path = recorded(tmp_path, header=msgspec.structs.replace(HEADER, exchange="kraken")).close()
+    assert path is not None
+    with pytest.raises(UsageError):
+        finish_segment(tmp_path, path, keep=True)
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_copy_that_finds_no_room_leaves_the_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = recorded(tmp_path).close()
+    assert path is not None
+
+    def full(*args: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmdata.recorder.segments._compress", full)
+    with pytest.raises(DiskError, match="is ingested but cannot be put away"):
+        finish_segment(tmp_path, path, keep=True)
+    assert [*path.parent.iterdir()] == [path]
+
+
 def test_segment_that_cannot_be_ingested_stays_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
     folder = capture_folder(tmp_path, "binance") / "20250101T000000Z-aaaaaa"
     folder.mkdir(parents=True)
@@ -100,7 +157,7 @@ def test_later_segments_of_a_session_wait_for_one_that_cannot_be_ingested(
 ) -> None:
     """Published out of order, the earlier one's rows would be taken for there, and its capture removed."""
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -118,7 +175,7 @@ def test_later_segments_of_a_session_wait_for_one_that_cannot_be_ingested(
 
 def test_segment_that_comes_after_a_later_one_is_refused_and_its_capture_stays(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -141,7 +198,7 @@ def test_capture_of_an_unknown_exchange_is_refused_and_stays(tmp_path: Path) -> 
 
 def test_our_own_captures_are_imported_in_the_order_of_their_segments(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     line = frame(2, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))
     second = writer.close()
@@ -160,7 +217,7 @@ def test_empty_segment_of_a_recorder_killed_at_its_start_is_cleared_away(tmp_pat
 
 def test_segments_of_one_session_number_their_parts_on(tmp_path: Path) -> None:
     writer = recorded(tmp_path)
-    first = writer.rotate()
+    first = writer.rotate().close()
     writer.write(format_event(1_795_262_400_000_000_100, Event("session_end")))
     line = frame(3, depth(110, *LEVELS))
     writer.write(b"%d 0 %s\n" % (line.ts_recv, line.payload))

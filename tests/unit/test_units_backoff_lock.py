@@ -75,7 +75,7 @@ def test_lock_is_refused_within_one_process_too(tmp_path: Path) -> None:
 
 def test_lock_in_a_place_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(DiskError, match="nothing is recorded"), exchange_lock(tmp_path / "file", "okx"):
+    with pytest.raises(DiskError, match="nothing is written"), exchange_lock(tmp_path / "file", "okx"):
         pass
 
 

@@ -100,7 +100,7 @@ def run_demo(root: Path, *, show: bool) -> Demo:
     begun = time.monotonic()
     with _compiling_kernels() as compiled, _Steps(show=show) as step:
         step.begin(f"recording {_DURATION_S} s of both venues", seconds=_DURATION_S)
-        recorded = record(demo_job(root), progress=lambda counts: step.tell(record_line(counts)))
+        recorded = record(demo_job(root), progress=lambda watch: step.tell(record_line(watch)))
         assert isinstance(recorded, RecordReport)
         step.begin("compiling kernels (begun with the recording)")
         compiled.wait()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, recording, replaying
+from mmdata.cli import datasets, demo, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -22,6 +24,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("record")(recording.record)
 app.command("schedule")(recording.schedule)
+app.command("status")(watching.status)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)
@@ -53,6 +56,10 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status: 0 done, 1 defects, 2 usage, 3 venue, 4 disk, 70 bug."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if os.getpid() == 1:
+        # The system takes no default action for SIGTERM in a container's first process: without a handler
+        # `docker stop` would wait in vain. `record` sets its own.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         status = app(args=args, prog_name="mmdata", standalone_mode=False)
     except typer.Exit as done:

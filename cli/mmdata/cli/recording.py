@@ -19,15 +19,16 @@ from mmdata.cli.shell import (
     figures,
     say_json,
     say_table,
-    spinner,
     words,
 )
+from mmdata.cli.watching import live_table
 from mmdata.datasets.errors import UsageError
 
 if TYPE_CHECKING:
     from mmdata.recorder.config import Job
     from mmdata.recorder.importing import ImportReport
     from mmdata.recorder.job import RecordReport
+    from mmdata.recorder.watch import Watch
 
 config = typer.Typer(
     name="config", help="The effective configuration, and what may stand in one.", no_args_is_help=True
@@ -82,8 +83,7 @@ def record(
         job = parse_job(plain, "the command line")
     if check:
         return _check(config, job, as_json=as_json, quiet=quiet)
-    with spinner(_first_line(job), quiet=quiet or as_json) as tell:
-        progress = None if tell is None else lambda counts: tell(record_line(counts))
+    with live_table(quiet=quiet or as_json) as progress:
         outcome = run(job, wait=wait, progress=progress)
     if not isinstance(outcome, RecordReport):
         opens = outcome.start.isoformat()
@@ -97,19 +97,6 @@ def record(
     elif not quiet:
         say_record(outcome)
     return 0
-
-
-def _first_line(job: Job) -> str:
-    """Return what is being done before there is anything to count."""
-    from datetime import UTC, datetime
-
-    from mmdata.recorder.job import next_opening
-
-    now = datetime.now(UTC)
-    window = next_opening(job, now)
-    if window is None or window.start <= now:
-        return "connecting ..."
-    return f"waiting until the window opens at {window.start.isoformat()} ..."
 
 
 def _check(config: Path, job: Job, *, as_json: bool, quiet: bool) -> int:
@@ -150,12 +137,12 @@ def say_record(report: RecordReport) -> None:
             print(f"  {path}")  # noqa: T201
 
 
-def record_line(counts: dict[str, Any]) -> str:
+def record_line(watch: Watch) -> str:
     """Return one line on what each exchange's session has done so far."""
     return "   ".join(
-        f"{exchange}: {own.frames:,} frames, {own.gaps} gaps, "
-        f"books {sum(own.synced.values())}/{len(own.synced)} whole"
-        for exchange, own in counts.items()
+        f"{seen.exchange}: {seen.counts.frames:,} frames, {seen.counts.gaps} gaps, "
+        f"books {sum(seen.counts.synced.values())}/{len(seen.counts.synced)} whole"
+        for seen in watch.look()
     )
 
 

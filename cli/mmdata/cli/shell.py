@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from mmdata.cli.logs import set_logging
 from mmdata.datasets.errors import MmdataError
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> None:
         as_json = bool(options.get("as_json"))
-        _set_logging(verbose=bool(options.get("verbose")), quiet=bool(options.get("quiet")))
         try:
+            verbose, quiet = bool(options.get("verbose")), bool(options.get("quiet"))
+            set_logging(console, verbose=verbose, quiet=quiet)
             status = function(*args, **options)
         except MmdataError as error:
             fail(str(error), error.exit_code, as_json=as_json)
@@ -76,18 +77,6 @@ def _report_bug(error: Exception) -> str:
     with os.fdopen(handle, "w") as file:
         traceback.print_exception(error, file=file)
     return f"this is a bug in mmdata ({type(error).__name__}: {error}); please report it with {path}"
-
-
-def _set_logging(*, verbose: bool, quiet: bool) -> None:
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        # The console that shows progress prints the lines above it, instead of through it.
-        handler: logging.Handler = RichHandler(console=console(stderr=True), show_path=False)
-        logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
-    else:
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
 def say_json(answer: dict[str, Any]) -> None:
@@ -143,18 +132,24 @@ def say_table(
 ) -> None:
     """Print a table; optional columns give way, the last first, until it fits, and that is said."""
     out = out or console()
+    made, hidden = fitting_table(title, columns, rows, out)
+    out.print(made)
+    if hidden:
+        out.print(f"left out of this narrow terminal: {', '.join(hidden)} (--json has all)\n", style="dim")
+
+
+def fitting_table(
+    title: str, columns: Sequence[Column], rows: Iterable[Sequence[object]], out: Console
+) -> tuple[Table, list[str]]:
+    """Return a table that fits ``out``, and the titles of the optional columns that gave way for it."""
     shown = list(range(len(columns)))
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     while True:
         made = _table(title, [columns[at] for at in shown], [[row[at] for at in shown] for row in texts])
         spare = [at for at in shown if columns[at].optional]
         if not spare or _width(made, out) <= out.width:
-            break
+            return made, [column.title for at, column in enumerate(columns) if at not in shown]
         shown.remove(spare[-1])
-    out.print(made)
-    hidden = [column.title for at, column in enumerate(columns) if at not in shown]
-    if hidden:
-        out.print(f"left out of this narrow terminal: {', '.join(hidden)} (--json has all)\n", style="dim")
 
 
 def _width(made: Table, out: Console) -> int:

@@ -68,3 +68,14 @@ def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
         return low.copy()
     wide = high.astype(object) * 2**64 + low.view(np.uint64).astype(object)
     return np.asarray(wide, dtype=object)
+
+
+def from_units(words: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    """Return integers of the last decimal place of ``kind`` (a decimal128) as decimals, without a copy.
+
+    ``words`` has a row a value: its lower 64 bits, then its upper ones, as Arrow keeps them.
+
+    >>> from_units(np.array([[150, 0]]), pa.decimal128(18, 2)).to_pylist()
+    [Decimal('1.50')]
+    """
+    return pa.Array.from_buffers(kind, len(words), [None, pa.py_buffer(words)])

@@ -1,9 +1,11 @@
-"""Names that outlive a power cut: folders made and synced."""
+"""Names that outlive a power cut: folders made and synced; and why the disk refused one."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -30,12 +32,34 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refusal(error: OSError) -> str:
+    """Return why the system refused; of a missing permission also who owns what, who asked, what helps."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.EACCES, errno.EPERM) or error.filename is None:
+        return reason
+    path, found = _nearest(Path(os.fsdecode(error.filename)).absolute())
+    return (
+        f"{reason}: {path} belongs to uid {found.st_uid}, gid {found.st_gid} and has mode "
+        f"{stat.filemode(found.st_mode)}, this process is uid {os.geteuid()}, gid {os.getegid()}; let this "
+        f'uid write there, or run as the owner, in a container by --user "$(id -u):$(id -g)"'
+    )
+
+
+def _nearest(path: Path) -> tuple[Path, os.stat_result]:
+    """Return ``path``, or the nearest folder above it that can be looked at: the one that refuses."""
+    while True:
+        try:
+            return path.resolve(), path.stat()
+        except OSError:
+            path = path.parent  # the root folder can always be looked at
+
+
 def clear_staging(root: Path) -> None:
     """Remove what killed writers left in ``<root>/.staging``: files that nobody touched for an hour.
 
-    Younger ones may be another process's, which is about to publish them.
+    Younger ones may be another process's, which is about to publish them; another user's stay.
     """
     for path in (root / STAGING).glob("*.parquet"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if time.time() - path.stat().st_mtime > _STALE_S:
                 path.unlink()

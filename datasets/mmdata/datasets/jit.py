@@ -7,6 +7,7 @@ hash over the kernel's module, the modules of what it calls, and numba's version
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -67,9 +68,15 @@ def _cache_folder(digest: str) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _log.warning("kernels are compiled anew in this process: %s cannot be made (%s)", folder, error)
+        _say_once(Path(base), f"cannot be made ({error.strerror})")
         return None
     if not os.access(folder, os.W_OK):
-        _log.warning("kernels are compiled anew in this process: %s is not writable", folder)
+        _say_once(Path(base), "cannot be written")
         return None
     return folder
+
+
+@functools.cache
+def _say_once(base: Path, why: str) -> None:
+    """Say it for all kernels together: there are dozens."""
+    _log.warning("kernels are compiled anew in this process: the folders in %s %s", base, why)

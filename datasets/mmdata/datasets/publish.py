@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmdata.datasets.disk import make_folder, sync_folder
+from mmdata.datasets.disk import make_folder, refusal, sync_folder
 from mmdata.datasets.errors import DiskError
 from mmdata.datasets.layout import STAGING, Partition, part_name
 from mmdata.datasets.schema import SCHEMA_VERSION
@@ -60,7 +60,7 @@ def publish(
     except OSError as error:
         staged.unlink(missing_ok=True)
         raise DiskError(
-            f"{path}: could not be written ({error.strerror or error}); nothing was published in its "
+            f"{path}: could not be written ({refusal(error)}); nothing was published in its "
             f"place, and what was there before is untouched"
         ) from error
     return path

@@ -64,7 +64,7 @@ _TABLES: Mapping[str, _Columns] = {
         *_KEY,
         ("ts_event", TIME, _NULLABLE),
         ("ts_sent", TIME, _NULLABLE),
-        ("conn", pa.int32(), _REQUIRED),
+        ("conn", pa.int32(), _NULLABLE),
         ("kind", _WORD, _REQUIRED),
         ("origin", _WORD, _REQUIRED),
         ("trade_id", _ID, _REQUIRED),

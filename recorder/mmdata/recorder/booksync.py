@@ -49,6 +49,7 @@ class BookSync:
         self._reason = "start"
         self._buffer: list[tuple[int, int, int]] = []
         self._snapshot: int | None = None
+        self._low = NO_ID
 
     @property
     def reason(self) -> str:
@@ -68,9 +69,13 @@ class BookSync:
         if self.synced:
             verdict = classify(self._chain.rule, self.book_id, first_id, last_id, prev_id)
             if verdict == CONTINUES:
-                self.book_id = last_id
+                self.book_id, self._low = last_id, NO_ID
             elif verdict == BREAKS:
                 return self._broken(first_id, last_id, prev_id)
+            elif prev_id == self._low:  # two below the book that follow each other: the count began anew
+                return self._broken(first_id, last_id, prev_id, "reset")
+            else:
+                self._low = last_id
             return _NOTHING
         if not self._chain.spliced:
             return _NOTHING  # nothing can be built before the stream's snapshot
@@ -99,12 +104,12 @@ class BookSync:
         self._reason = "gap"
         return (self._sync_note(),)
 
-    def _broken(self, first_id: int, last_id: int, prev_id: int) -> Sequence[Action]:
+    def _broken(self, first_id: int, last_id: int, prev_id: int, cause: str = "missing") -> Sequence[Action]:
         # On a linked chain the message names what came before it; that is what was missed.
         next_id = first_id if self._chain.spliced else prev_id
-        noted = self._gap(next_id, "missing")
+        noted = self._gap(next_id, cause)
         self.synced = False
-        self._snapshot = None
+        self._snapshot, self._low = None, NO_ID
         self._buffer = [(first_id, last_id, prev_id)] if self._chain.spliced else []
         return (*noted, Ask("gap"))
 

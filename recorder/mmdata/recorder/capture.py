@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +21,14 @@ import msgspec.structs
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.recorder.merge import MergeState
 from mmdata.recorder.records import Id, Small
 
 VERSION = 1
 OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
 _MAGIC = b"# mmdata-capture "
+_BLOCK = 1 << 20
 _LONGEST_TAG = 10  # a connection's number fits 32 bits
-_CONTROL_CHARACTERS = bytes(range(0x20)) + b"\x7f"
 
 # What a line holds.
 FRAME, SENT, REST, EVENT, DAMAGED = "frame", "sent", "rest", "event", "damaged"
@@ -63,6 +66,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     time_unit: str = "ms"
     grid: dict[str, tuple[str, str]] = {}
     """Tick and lot size by symbol, as far as they were known when the segment began."""
+    merges: dict[str, MergeState] = {}
+    """By chain (`merge.chain_name`): where the merge of the connections stood when the segment began."""
 
 
 class RestAnswer(msgspec.Struct):
@@ -76,6 +81,10 @@ class RestAnswer(msgspec.Struct):
     purpose: str | None = None
     symbol: str | None = None
     reason: str | None = None
+    kind: str | None = None
+    """Of a backfill: kind of trades, and the first and last id that were missing."""
+    first_id: Id | None = None
+    last_id: Id | None = None
 
 
 class Event(msgspec.Struct, omit_defaults=True):
@@ -101,8 +110,21 @@ def format_frame(ts_recv: int, conn: int, frame: bytes, *, is_text: bool) -> byt
     return b"%d %db %s\n" % (ts_recv, conn, base64.b64encode(frame))
 
 
+def format_frames(ts_recv: int, conn: int, frames: list[bytes], *, is_text: bool) -> bytes:
+    r"""Return frames that came at once as lines, one each.
+
+    >>> format_frames(1, 0, [b"[]", b"{}"], is_text=True)
+    b'1 0 []\n1 0 {}\n'
+    """
+    head = b"%d %d " % (ts_recv, conn)
+    lines = head + (b"\n" + head).join(frames) + b"\n"
+    if is_text and lines.isascii() and lines.count(b"\n") == len(frames):
+        return lines
+    return b"".join([format_frame(ts_recv, conn, frame, is_text=is_text) for frame in frames])
+
+
 def _needs_base64(frame: bytes) -> bool:
-    if len(frame.translate(None, _CONTROL_CHARACTERS)) != len(frame):
+    if b"\n" in frame:
         return True
     if frame.isascii():
         return False
@@ -134,39 +156,62 @@ def parse_line(number: int, text: bytes) -> Line:
     >>> parse_line(7, b'12 s3 ping')
     Line(number=7, kind='sent', ts_recv=12, conn=3, payload=b'ping')
     """
-    stamp, _, rest = text.partition(b" ")
-    tag, space, payload = rest.partition(b" ")
-    damaged = Line(number, DAMAGED, 0, None, text)
-    if not stamp.isdigit() or not space or len(stamp) > 19 or len(tag) > _LONGEST_TAG:
-        return damaged
-    ts_recv = int(stamp)
-    if ts_recv >= 2**63:
-        return damaged
+    parts = text.split(b" ", 2)
+    if len(parts) == 3:
+        stamp, tag, payload = parts
+        told = _read_tag(tag) if len(tag) <= _LONGEST_TAG else None
+        if told is not None and stamp.isdigit() and len(stamp) <= 19 and int(stamp) < 2**63:
+            kind, conn, is_packed = told
+            if not is_packed:
+                return Line(number, kind, int(stamp), conn, payload)
+            with suppress(binascii.Error):
+                return Line(number, kind, int(stamp), conn, base64.b64decode(payload, validate=True))
+    return Line(number, DAMAGED, 0, None, text)
+
+
+@lru_cache(64)
+def _read_tag(tag: bytes) -> tuple[str, int | None, bool] | None:
+    """Return what a line's second word says: its kind, its connection, whether base64 follows."""
     if tag.isdigit():
-        return Line(number, FRAME, ts_recv, int(tag), payload)
+        return FRAME, int(tag), False
     if tag == b"e":
-        return Line(number, EVENT, ts_recv, None, payload)
+        return EVENT, None, False
     if tag[:1] == b"s" and tag[1:].isdigit():
-        return Line(number, SENT, ts_recv, int(tag[1:]), payload)
+        return SENT, int(tag[1:]), False
     if tag[:1] == b"r" and tag[1:].isdigit():
-        return Line(number, REST, ts_recv, None, payload)
+        return REST, None, False
     if tag[-1:] == b"b" and tag[:-1].isdigit():
-        try:
-            return Line(number, FRAME, ts_recv, int(tag[:-1]), base64.b64decode(payload, validate=True))
-        except binascii.Error:
-            return damaged
-    return damaged
+        return FRAME, int(tag[:-1]), True
+    return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segment:
-    """A segment on disk, read: its header, its lines, and what was cut off as torn."""
+    """A segment on disk, being read: its header, its lines, and what is left out as torn."""
 
     path: Path
     header: Header
-    lines: Iterator[Line]
-    torn: int
-    """Bytes behind the last whole line."""
+    torn: int = 0
+    """Bytes behind the last whole line; known once the lines have been read."""
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        """Yield the whole lines, read a block at a time, however large the file. DiskError: it cannot be."""
+        texts = self._texts()
+        next(texts, None)  # the header
+        for number, text in enumerate(texts, self.header.first_frame):
+            yield parse_line(number, text)
+
+    def _texts(self) -> Iterator[bytes]:
+        unfinished: list[bytes] = []  # joined once: a line may span many blocks
+        for block in _blocks(self.path):
+            head, *more = block.split(b"\n")
+            unfinished.append(head)
+            if more:
+                yield b"".join(unfinished)
+                unfinished = [more.pop()]
+                yield from more
+        self.torn = sum(map(len, unfinished))
 
 
 def read_segment(path: Path) -> Segment:
@@ -174,23 +219,28 @@ def read_segment(path: Path) -> Segment:
 
     UsageError: it is no capture of ours. DiskError: it cannot be read.
     """
+    first = b""
+    with closing(_blocks(path)) as blocks:
+        for block in blocks:
+            first += block
+            if b"\n" in block:
+                break
+    return Segment(path, _header(path, first.partition(b"\n")[0]))
+
+
+def _blocks(path: Path) -> Generator[bytes]:
     try:
-        content = _content(path)
+        with _open_packed(path) if path.name.endswith(KEPT) else path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
     except OSError as error:
         raise DiskError(f"{path}: cannot be read ({error}); it stays as it is") from error
-    first, _, body = content.partition(b"\n")
-    header = _header(path, first)
-    whole, _, torn = body.rpartition(b"\n")
-    return Segment(path, header, _lines(header, whole), len(torn))
 
 
-def _content(path: Path) -> bytes:
-    if path.name.endswith(KEPT):
-        import pyarrow as pa
+def _open_packed(path: Path) -> Any:
+    import pyarrow as pa
 
-        with pa.input_stream(str(path), compression="zstd") as stream:
-            return bytes(stream.read())
-    return path.read_bytes()
+    return pa.input_stream(str(path), compression="zstd")
 
 
 def _header(path: Path, first: bytes) -> Header:
@@ -208,13 +258,6 @@ def _header(path: Path, first: bytes) -> Header:
         return msgspec.json.decode(facts, type=Header)
     except msgspec.MsgspecError as error:
         raise UsageError(f"{path}: the header line cannot be read: {error}") from error
-
-
-def _lines(header: Header, whole: bytes) -> Iterator[Line]:
-    if not whole:
-        return
-    for offset, text in enumerate(whole.split(b"\n")):
-        yield parse_line(header.first_frame + offset, text)
 
 
 def cut_torn_line(path: Path) -> int:
@@ -238,6 +281,28 @@ def _end_of_last_line(handle: int, size: int) -> int:
             return begin + found + 1
         at = begin
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSegment:
+    """A segment that nothing more is written to, still open."""
+
+    path: Path
+    handle: int
+
+    def close(self) -> Path:
+        """Sync, close and rename it to ``.cap``; return that path. DiskError: that failed; it stays."""
+        try:
+            try:
+                os.fsync(self.handle)
+            finally:
+                os.close(self.handle)
+            closed = self.path.with_suffix(CLOSED)
+            self.path.rename(closed)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be closed ({error}); it stays as it is") from error
+        return closed
 
 
 class CaptureWriter:
@@ -269,10 +334,10 @@ class CaptureWriter:
         """File descriptor of the open segment, for syncing it."""
         return self._handle
 
-    def write(self, line: bytes) -> None:
-        """Append one whole line."""
-        self._append(line)
-        self.next_frame += 1
+    def write(self, lines: bytes, count: int = 1) -> None:
+        """Append whole lines, ``count`` of them. DiskError: not all of them found room; the others stand."""
+        self._append(lines)
+        self.next_frame += count
 
     def is_due(self, now_s: float) -> bool:
         """Tell whether the segment has reached its age or size; ``now_s`` is the monotonic clock."""
@@ -281,32 +346,30 @@ class CaptureWriter:
         seconds, size = self._limit
         return self._size >= size or now_s - self._begun_s >= seconds
 
-    def rotate(self) -> Path:
-        """Close the segment and open the next; return the closed one."""
-        closed = self.close()
-        assert closed is not None
+    def rotate(self, merges: dict[str, MergeState] | None = None) -> FinishedSegment:
+        """Go on in the next segment; what is returned must be closed, and may be in another thread."""
+        finished = FinishedSegment(self._path, self._handle)
+        self._handle = -1
         self._header = msgspec.structs.replace(
-            self._header, segment=self._header.segment + 1, first_frame=self.next_frame, grid=self.grid
+            self._header,
+            segment=self._header.segment + 1,
+            first_frame=self.next_frame,
+            grid=self.grid,
+            merges=merges or {},
         )
-        self._open()
-        return closed
+        try:
+            self._open()
+        except DiskError:
+            finished.close()
+            raise
+        return finished
 
     def close(self) -> Path | None:
         """Sync and close the segment; return its path, now ``.cap``. None: it is closed already."""
         if self._handle < 0:
             return None
         handle, self._handle = self._handle, -1
-        try:
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            closed = self._path.with_suffix(CLOSED)
-            self._path.rename(closed)
-            sync_folder(self._folder)
-        except OSError as error:
-            raise DiskError(f"{self._path}: cannot be closed ({error}); it stays as it is") from error
-        return closed
+        return FinishedSegment(self._path, handle).close()
 
     def _open(self) -> None:
         self._path = self._folder / f"{self._header.segment:06d}{OPEN}"
@@ -316,7 +379,8 @@ class CaptureWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._handle = os.open(self._path, flags, 0o644)
-            sync_folder(self._folder)
+            if self._header.segment == 0:  # a later one's name is synced when the one before is closed
+                sync_folder(self._folder)
         except OSError as error:
             raise DiskError(f"{self._path}: cannot be made ({error}); nothing more is recorded") from error
         try:
@@ -328,16 +392,20 @@ class CaptureWriter:
             self._path.unlink(missing_ok=True)
             raise
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
+        written = 0
         try:
-            written = os.write(self._handle, line)
-            if written == len(line):
+            written = os.write(self._handle, lines)
+            if written == len(lines):
                 self._size += written
                 return
             problem: OSError | None = None
         except OSError as error:
             problem = error
         # A short write: what lies behind the last whole line would join the next line to itself.
+        whole = lines[:written]
+        self.next_frame += whole.count(b"\n")
+        self._size += whole.rfind(b"\n") + 1
         os.ftruncate(self._handle, self._size)
         raise DiskError(
             f"{self._path}: the disk took only part of a line ({problem or 'no space left'}); it was cut "

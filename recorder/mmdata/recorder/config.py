@@ -40,6 +40,7 @@ _WS_URL = r"^wss?://[A-Za-z0-9.\[\]:_-]+$"
 _FASTEST = 10_000
 _LONGEST_S = 10 * 366 * 86_400.0
 _SYMBOL = r"^[^\s/_.][^\s/]*$"
+_Port = Annotated[int, Meta(ge=1, le=65_535, description="a port from 1 to 65535")]
 _Clock = Annotated[str, Meta(description='a time of day in quotes, such as "08:00"')]
 
 
@@ -109,6 +110,10 @@ class Job(Strict, frozen=True):
     duration: Duration | None = None
     """Stop after so long, if the window has not closed before."""
     segment: Segment = Segment()
+    connections: Annotated[int, Meta(ge=1, le=2)] = 1
+    """Two connections record every stream twice, and are merged: one may end without a hole."""
+    audit_interval: Duration | Literal["none"] = "1h"
+    """How often a book of each symbol is asked for, to compare the recorded one with."""
     keep_captures: bool = True
     """Keep the frames as they came, compressed, beside the tables made from them."""
     connect_timeout: Duration = "30s"
@@ -126,6 +131,10 @@ class Job(Strict, frozen=True):
     """Asked at the start (``/start`` added), at success, and at failure (``/<exit code>`` added)."""
     retain_days: Annotated[int, Meta(ge=1)] | None = None
     """Days of this job that are older are removed after each recording; none: everything is kept."""
+    metrics_port: _Port | None = None
+    """Serve Prometheus metrics on this port; without one there are none."""
+    metrics_host: str = "127.0.0.1"
+    """Address to serve them on; 0.0.0.0 lets other machines, and a container's host, scrape them."""
     sandbox: Sandbox | Literal["embedded"] | None = None
     """Record a local exchange started for this job, instead of the venues."""
 
@@ -137,6 +146,10 @@ class Job(Strict, frozen=True):
         """Return REST and WebSocket address of ``venue``, the real ones where none are named."""
         rest_url, ws_url = _own_addresses(venue)
         return venue.rest_url or rest_url, venue.ws_url or ws_url
+
+    def audit_s(self) -> float | None:
+        """Return the seconds between two audits of a symbol; None: there are none."""
+        return None if self.audit_interval == "none" else seconds(self.audit_interval)
 
     def region_of(self, venue: Venue) -> str | None:
         """Return the region that ``venue`` is reached in; None: it has none, or other addresses are named."""
@@ -304,8 +317,8 @@ def _python_type(kind: msgspec.inspect.Type) -> Any:
             return Annotated[str, Meta(pattern=pattern, min_length=least)]
         case msgspec.inspect.FloatType(ge=ge):
             return Annotated[float, Meta(ge=ge)]
-        case msgspec.inspect.IntType(ge=ge):
-            return Annotated[int, Meta(ge=ge)]
+        case msgspec.inspect.IntType(ge=ge, le=le):
+            return Annotated[int, Meta(ge=ge, le=le)]
         case msgspec.inspect.BoolType():
             return bool
         case msgspec.inspect.NoneType():
@@ -340,6 +353,11 @@ def _check_sense(job: Job, name: str) -> None:
 
 
 def _check_names(venue: Venue, name: str, here: str) -> None:
+    if {"depth", "depth@100ms"} <= {*venue.channels}:
+        raise ConfigError(
+            f"{name}: {here}.channels: found depth and depth@100ms, which are one book told twice; expected "
+            f"one of the two"
+        )
     for at, channel in enumerate(venue.channels):
         if channel not in CHANNELS[venue.exchange]:
             raise _mismatch(
@@ -385,6 +403,8 @@ def _check_amounts(job: Job, name: str) -> None:
         "connect_timeout": job.connect_timeout,
         "stop_timeout": job.stop_timeout,
     }
+    if job.audit_interval != "none":
+        durations["audit_interval"] = job.audit_interval
     if job.duration is not None:
         durations["duration"] = job.duration
     if isinstance(job.sandbox, Sandbox):

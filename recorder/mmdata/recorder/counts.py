@@ -20,6 +20,8 @@ class Counts:
     resyncs: int = 0
     connections: int = 0
     """Connections opened so far."""
+    reconnects: int = 0
+    """Those of them that were opened in place of a lost one; a planned change of connections is none."""
     live: int = 0
     """Connections that are open now."""
     repeats: int = 0

@@ -14,6 +14,7 @@ import pyarrow as pa
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.decimals import common_divisor, scaled, shortest
 from mmdata.datasets.errors import UsageError
+from mmdata.datasets.locks import session_lock
 from mmdata.datasets.version import version
 from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
@@ -63,8 +64,8 @@ def import_sources(
     elsewhere. ``grid`` gives tick and lot by symbol; else they are derived. Importing the same bytes
     again changes nothing. ``progress`` is called with the number of lines read so far, now and then.
 
-    UsageError: an unknown format or exchange, a source that cannot be read. DiskError: ``out`` cannot
-    be written.
+    UsageError: an unknown format or exchange, a source that cannot be read, the same sources being
+    imported by another process. DiskError: ``out`` cannot be written.
     """
     if source_format not in FORMATS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
@@ -79,6 +80,31 @@ def import_sources(
             f"exchange {exchange!r}: format {source_format} is read for {' and '.join(readable)}"
         )
     session = f"import-{fingerprint(sources)}"
+    with session_lock(out, session, wait=False):
+        return _import_foreign(
+            sources,
+            out,
+            session,
+            source_format=source_format,
+            exchange=exchange,
+            symbol=symbol,
+            grid=grid,
+            progress=progress,
+        )
+
+
+def _import_foreign(
+    sources: Sequence[Path],
+    out: Path,
+    session: str,
+    *,
+    source_format: str,
+    exchange: str,
+    symbol: str | None,
+    grid: Grid | None,
+    progress: Callable[[int], None] | None,
+) -> ImportReport:
+    """Import another recorder's files as one session, whose lock is held."""
     ingest = Ingest(out, exchange, session, {"version": version(), "source": source_format}, grid)
     reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
     parse = _PARSERS[source_format]
@@ -184,7 +210,7 @@ class _ForeignReader:
                 f"line {line.number + 1} is a REST book that does not name its symbol: say which by --symbol"
             )
         try:
-            record = DECODERS[self._exchange].decode_snapshot(line.payload, self._symbol)
+            record = DECODERS[self._exchange].skim_snapshot(line.payload, self._symbol)
         except (msgspec.MsgspecError, ValueError) as error:
             self._ingest.quarantine(line, f"REST answer cannot be decoded: {error}")
             return
@@ -249,7 +275,8 @@ def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> 
             raise UsageError(f"{path}: is a capture of {header.exchange}, not of {exchange}")
     report = IngestReport()
     for path in sorted(sources, key=lambda path: (headers[path].session, headers[path].segment)):
-        report.add(ingest_segment(out, path))
+        with session_lock(out, headers[path].session, wait=False):
+            report.add(ingest_segment(out, path))
     sessions = dict.fromkeys(header.session for header in headers.values())
     exchanges = dict.fromkeys(header.exchange for header in headers.values())
     return ImportReport(", ".join(sessions), ", ".join(exchanges), report)

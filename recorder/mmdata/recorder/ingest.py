@@ -8,45 +8,58 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, list_parts
+from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.publish import publish
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
-from mmdata.recorder.records import Bbo, Depth, Instrument, Record, Snapshot, Trade, Untabled
+from mmdata.recorder.merge import MergeState, Merging
+from mmdata.recorder.records import (
+    UNREADABLE,
+    Bbo,
+    Depth,
+    Instrument,
+    Record,
+    Snapshot,
+    Trade,
+    Untabled,
+)
 from mmdata.recorder.rows import (
+    BboRows,
     DepthRows,
     PlainRows,
+    Rows,
     SnapshotRows,
-    bbo_row,
+    TradeRows,
+    first_misfit,
     fits,
     instrument_row,
     misfits,
     sorted_by_frame,
     to_table,
-    trade_row,
     without_frames,
 )
-from mmdata.recorder.venues import DECODERS
+from mmdata.recorder.venues import DECODERS, HISTORIES
 
 _FLUSH_ROWS = 2_000_000
+_FLUSH_FRAMES = 300_000  # their texts are kept until their rows are published
 _DAY_NS = 86_400 * 1_000_000_000
 
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding may raise for a frame that nobody understands (deep nesting included)."""
-
+_R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
 Grid = dict[str, tuple[str, str]]
 """Tick and lot size by symbol."""
 
@@ -58,6 +71,8 @@ class IngestReport:
     lines: int = 0
     decoded: int = 0
     control: int = 0
+    repeats: int = 0
+    """Records among the decoded that another connection had brought before; they make no rows."""
     untabled: Counter[str] = field(default_factory=Counter)
     """Frames of channels that no table holds, by channel."""
     quarantined: int = 0
@@ -80,7 +95,10 @@ class IngestReport:
 
     def add(self, other: IngestReport) -> None:
         """Add another report to this one."""
-        for name in ("lines", "decoded", "control", "quarantined", "sent", "rest", "events", "skipped"):
+        for name in (
+            *("lines", "decoded", "control", "repeats"),
+            *("quarantined", "sent", "rest", "events", "skipped"),
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.untabled += other.untabled
         self.rows += other.rows
@@ -92,7 +110,13 @@ class Ingest:
     """Takes the lines of one session in order and publishes them as parts of the tables."""
 
     def __init__(
-        self, root: Path, exchange: str, session: str, metadata: dict[str, str], grid: Grid | None = None
+        self,
+        root: Path,
+        exchange: str,
+        session: str,
+        metadata: dict[str, str],
+        grid: Grid | None = None,
+        merges: Mapping[str, MergeState] | None = None,
     ) -> None:
         self._root = root
         self._exchange = exchange
@@ -100,7 +124,8 @@ class Ingest:
         self._metadata = metadata
         self.grid: Grid = dict(grid or {})
         self._decoder = DECODERS[exchange]
-        self._rows: dict[tuple[str, str], DepthRows | SnapshotRows | PlainRows] = {}
+        self._merge = Merging(CHAINS[exchange].rule, merges or {})
+        self._rows: dict[tuple[str, str], Rows] = {}
         self._frames: dict[int, Line] = {}
         self._pending = 0
         self._published = _Published(root, exchange, session)
@@ -127,7 +152,7 @@ class Ingest:
             report.sent += 1
         elif line.kind == DAMAGED:
             self.quarantine(line, "the line is not of the capture's grammar")
-        if self._pending >= _FLUSH_ROWS:
+        if self._pending >= _FLUSH_ROWS or len(self._frames) >= _FLUSH_FRAMES:
             self.flush()
 
     def note(self, line: Line, event: Event) -> None:
@@ -156,8 +181,7 @@ class Ingest:
 
     def add_snapshot(self, line: Line, record: Snapshot, reason: str, ts_request: int | None) -> None:
         """Add a book that was asked for to the table `snapshots`."""
-        rows = self._rows.setdefault(("snapshots", record.symbol), SnapshotRows())
-        assert isinstance(rows, SnapshotRows)
+        rows = self._of(SnapshotRows, record.symbol)
         self._frames[line.number] = line
         rows.add(line.number, line.ts_recv, ts_request, record, reason)
         self._pending += len(record.bids) + len(record.asks)
@@ -180,13 +204,16 @@ class Ingest:
         columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
         self._set_misfits_apart(columns)
         for symbol in sorted({symbol for _, symbol in columns}):
-            self._publish_symbol(symbol, {t: arrays for (t, own), arrays in columns.items() if own == symbol})
+            own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
+            with symbol_lock(self._root, self._exchange, symbol):
+                self._publish_symbol(symbol, own_tables)
         self._rows, self._pending = {}, 0
         self._frames.clear()
 
     def _take_frame(self, line: Line) -> None:
+        """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
         try:
-            records = self._decoder.decode(line.payload)
+            records = self._decoder.skim(line.payload)
         except UNREADABLE as error:
             self.quarantine(line, f"cannot be decoded: {error}")
             return
@@ -203,28 +230,25 @@ class Ingest:
                 self.report.untabled["other symbols"] += 1
                 return
         self.report.decoded += 1
-        conn = line.conn or 0
         self._frames[line.number] = line
+        conn = line.conn or 0
         for record in records:
+            if not self._merge.enters(conn, record):
+                self.report.repeats += 1
+                continue
             self._add(line, conn, record)
             if self.on_record is not None:
                 self.on_record(line, record)
 
     def _add(self, line: Line, conn: int, record: Record) -> None:
         if isinstance(record, Depth):
-            rows = self._rows.setdefault(("depth", record.symbol), DepthRows())
-            assert isinstance(rows, DepthRows)
-            rows.add(line.number, line.ts_recv, conn, record)
+            self._of(DepthRows, record.symbol).add(line.number, line.ts_recv, conn, record)
             self._pending += len(record.bids) + len(record.asks)
         elif isinstance(record, Trade):
-            self._plain("trades", record.symbol).add(
-                frame=line.number, ts_recv=line.ts_recv, conn=conn, **trade_row(record)
-            )
+            self._of(TradeRows, record.symbol).add(line.number, line.ts_recv, conn, record)
             self._pending += 1
         elif isinstance(record, Bbo):
-            self._plain("bbo", record.symbol).add(
-                frame=line.number, ts_recv=line.ts_recv, conn=conn, **bbo_row(record)
-            )
+            self._of(BboRows, record.symbol).add(line.number, line.ts_recv, conn, record)
             self._pending += 1
 
     def _take_rest(self, line: Line) -> None:
@@ -235,8 +259,10 @@ class Ingest:
                 return  # kept in the capture; what the recorder made of it is an event
             body = answer.body.encode()
             if answer.purpose == "snapshot" and answer.symbol is not None:
-                record = self._decoder.decode_snapshot(body, answer.symbol)
+                record = self._decoder.skim_snapshot(body, answer.symbol)
                 self.add_snapshot(line, record, answer.reason or "audit", answer.t0)
+            elif answer.purpose == "backfill":
+                self._take_backfill(line, answer)
             elif answer.purpose == "instruments":
                 wanted = (answer.symbol or "").split(",") if answer.symbol else ()
                 for instrument in self._decoder.decode_instruments(body, wanted):
@@ -245,12 +271,36 @@ class Ingest:
             self.report.rest -= 1
             self.quarantine(line, f"REST answer cannot be decoded: {error!r}")
 
+    def _take_backfill(self, line: Line, answer: RestAnswer) -> None:
+        """Add the trades of a hole that a page of the venue's history holds, oldest first."""
+        first_id, last_id = answer.first_id, answer.last_id
+        if answer.symbol is None or answer.kind is None or first_id is None or last_id is None:
+            raise ValueError("it does not say which trades were missing")
+        page = HISTORIES[self._exchange].decode(answer.body.encode(), answer.symbol, answer.kind)
+        missing = [trade for trade in page if first_id <= trade.trade_id <= last_id]
+        self._frames[line.number] = line
+        for trade in sorted(missing, key=lambda trade: trade.trade_id):
+            rows = self._of(TradeRows, trade.symbol)
+            rows.add(line.number, line.ts_recv, None, trade, origin="backfill")
+            self._pending += 1
+
     def _take_event(self, line: Line) -> None:
         try:
-            self.note(line, msgspec.json.decode(line.payload, type=Event))
+            event = msgspec.json.decode(line.payload, type=Event)
+            if event.kind == "disconnected" and event.conn is not None:
+                self._merge.leave(event.conn)
+            self.note(line, event)
         except UNREADABLE as error:
             self.report.events -= 1
             self.quarantine(line, f"event cannot be decoded: {error}")
+
+    def _of(self, kind: type[_R], symbol: str) -> _R:
+        """Return what has gathered of a symbol's depth, snapshots, trades or best bids and asks."""
+        rows = self._rows.get((kind.table, symbol))
+        if rows is None:
+            rows = self._rows[kind.table, symbol] = kind()
+        assert isinstance(rows, kind)
+        return rows
 
     def _plain(self, table: str, symbol: str) -> PlainRows:
         rows = self._rows.get((table, symbol))
@@ -301,12 +351,8 @@ class Ingest:
 
     def _wide_from(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> int | None:
         """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
-        frames = [
-            min(misfits(table, columns, wide=False))
-            for table, columns in tables.items()
-            if not fits(columns, exact_columns(table), wide=False)
-        ]
-        first = min(frames, default=None)
+        frames = (first_misfit(table, columns, wide=False) for table, columns in tables.items())
+        first = min((frame for frame in frames if frame is not None), default=None)
         # Taken from the data, so that ingesting the same lines again says the same.
         return first if first is not None and not self._published.is_wide_before(symbol, first) else None
 
@@ -437,6 +483,7 @@ def describe(report: IngestReport) -> list[tuple[str, int]]:
         ("lines", report.lines),
         ("frames decoded", report.decoded),
         ("control frames", report.control),
+        ("messages brought twice", report.repeats),
         *((f"frames of {channel} (no table)", count) for channel, count in untabled),
         ("quarantined", report.quarantined),
         ("sent", report.sent),

@@ -1,7 +1,8 @@
 """Ingest in a process of its own: the event loop of the recorder never waits for it.
 
 The parent writes one JSON line a task to the child's stdin and reads one JSON line an outcome from its
-stdout. The child ends when its stdin closes, so it does not outlive a recorder that was killed.
+stdout. The child ends at once when its stdin closes, mid-segment too: it does not outlive a recorder that
+was killed. A child that is killed is started again, and what it was at is done again.
 ``python -m mmdata.recorder.ingest_process`` is the child.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_ANSWER = 1 << 24
 _MOST_WARNINGS = 20  # of a recovery; more of the same help nobody
+_NICE = 5  # where both want the same core, the recorder comes first
+_ATTEMPTS = 3  # at one task: a child that dies over it each time would do so for ever
 
 
 class Task(msgspec.Struct, omit_defaults=True):
@@ -68,6 +73,8 @@ class IngestProcess:
         self.tallies: dict[str, Tally] = {}
         self.warnings: list[str] = []
         self._busy = False
+        self._deadly: dict[str, str] = {}
+        """By session: the segment over which the child died again and again."""
         self.error: MmdataError | None = None
         """The first error that ends the job with its exit code: of the disk, or a bug of ours."""
 
@@ -129,16 +136,36 @@ class IngestProcess:
         while True:
             task, future = await self._tasks.get()
             self._busy = True
-            answer = await self._ask(task)
+            outcome = await self._do(task)
             self._busy = False
-            if answer:
-                future.set_result(msgspec.json.decode(answer, type=Outcome))
-                continue
-            where = task.path or f"captures of {task.exchange}"
-            died = f"{where}: the ingest process died over it; it stays, and the next start tries again"
-            future.set_result(Outcome(error=died, exit_code=MmdataError.exit_code))
-            await self._child.wait()
+            if not future.done():
+                future.set_result(outcome)
+
+    async def _do(self, task: Task) -> Outcome:
+        """Have the child do a task, and a new one do it again when it dies over it."""
+        where = task.path or f"captures of {task.exchange}"
+        session = str(Path(where).parent) if task.path else ""
+        if session in self._deadly:
+            return Outcome(
+                error=f"{where}: is not ingested, since the ingest process died over "
+                f"{self._deadly[session]} of its session: its rows would stand out of order; the next start "
+                f"tries again"
+            )
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = await self._ask(task)
+            if answer.endswith(b"\n"):
+                return msgspec.json.decode(answer, type=Outcome)
+            status = await self._child.wait()
+            _log.warning(
+                "%s: the ingest process died over it (status %d, attempt %d)", where, status, attempt
+            )
             await self._start()  # what comes next is not held up
+        if task.path:
+            self._deadly[session] = task.path
+        died = (
+            f"{where}: the ingest process died over it {_ATTEMPTS} times; it stays, and the next start tries"
+        )
+        return Outcome(error=f"{died} again", exit_code=MmdataError.exit_code)
 
     async def _ask(self, task: Task) -> bytes:
         """Return the child's answer to a task; nothing when it has died."""
@@ -177,13 +204,27 @@ class IngestProcess:
 def main() -> None:
     """Do the tasks on stdin, one a line, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints gets between the answers
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     failed: set[Path] = set()
-    for line in sys.stdin.buffer:
-        outcome = _do(msgspec.json.decode(line, type=Task), failed)
+    while True:
+        outcome = _do(msgspec.json.decode(tasks.get(), type=Task), failed)
         answers.write(msgspec.json.encode(outcome) + b"\n")
         answers.flush()
+
+
+def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
+    """Pass on what stdin says; end the process when it closes: its parent is gone, or has no more to do.
+
+    Mid-segment is as good as a crash: the next start does it again.
+    """
+    with os.fdopen(os.dup(0), "rb") as stdin:
+        for line in stdin:
+            tasks.put(line)
+    os._exit(0)
 
 
 def _do(task: Task, failed: set[Path]) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -27,20 +28,25 @@ from mmdata.recorder.embedded import addresses
 from mmdata.recorder.hooks import ping_end, ping_start, run_on_end
 from mmdata.recorder.ingest_process import IngestProcess, Tally
 from mmdata.recorder.lock import HeldError, exchange_lock
+from mmdata.recorder.logfields import log_fields
+from mmdata.recorder.ntp import clock_state
+from mmdata.recorder.regions import region_refusal
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.retention import carry_out, plan, today_utc
-from mmdata.recorder.session import VenueSession
+from mmdata.recorder.session import Intervals, VenueSession
+from mmdata.recorder.status import writing_status
 from mmdata.recorder.units import seconds, size_bytes
-from mmdata.recorder.venues import open_stream
+from mmdata.recorder.venues import open_streams
+from mmdata.recorder.watch import Watch, Watched
 from mmdata.recorder.window import Opening, opening
 
 _log = logging.getLogger(__name__)
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_STATUS_INTERVAL_S = 0.5
+_PROGRESS_INTERVAL_S = 0.5
 
-Progress = Callable[[dict[str, Counts]], None]
-"""Called now and then with what each exchange's session has done so far."""
+Progress = Callable[[Watch], None]
+"""Called now and then with the job as it is seen from outside."""
 
 
 @dataclass
@@ -146,18 +152,25 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
     stop = asyncio.Event()
     signalled = _listen_for_signals(stop)
     exchanges = [venue.exchange for venue in job.venues]
+    watch = Watch(root, exchanges, None if window is None else int(window.end.timestamp() * 1e9))
     async with contextlib.AsyncExitStack() as stack:
         for exchange in exchanges:
             stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
+        stack.enter_context(writing_status(watch))
+        stack.enter_context(_metrics(job, watch))
         ingest = await stack.enter_async_context(IngestProcess(root, keep=job.keep_captures))
         clear_staging(root)
+        if progress is not None:
+            stack.callback(asyncio.create_task(_tell(watch, progress)).cancel)
         recovery = asyncio.create_task(_recover(ingest, exchanges))
         await _first_of(recovery, asyncio.create_task(stop.wait()))
         if not recovery.done():  # a signal: what is left to recover is for the next start
             recovery.cancel()
+            watch.reason = "a signal"
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
         if window is not None and datetime.now(UTC) < window.start:
+            watch.state = "waiting"
             _log.info("waiting until the window opens at %s", window.start.isoformat())
             await _sleep_until(window.start, stop)
         if stop.is_set():
@@ -168,8 +181,13 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         started = datetime.now(UTC)
         recordings = [_Recording(job, venue, root, found[venue.exchange], ingest) for venue in job.venues]
         begun_s = time.monotonic()
-        failure = await _run(job, window, stop, recordings, progress)
+        watch.look = lambda: [recording.watched() for recording in recordings]
+        watch.state = "recording"
+        failure = await _run(job, window, stop, recordings)
         tried_s = time.monotonic() - begun_s
+        watch.reason = _why_it_ends(window, signalled=signalled.is_set())
+        watch.state = "ending"
+        _log.info("recording ends: %s", watch.reason)
         if not isinstance(failure, DiskError):
             await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
         failure = failure or ingest.error
@@ -225,28 +243,33 @@ async def _run(
     window: Opening | None,
     stop: asyncio.Event,
     recordings: Sequence[_Recording],
-    progress: Progress | None,
 ) -> Exception | None:
     """Record all venues until ``stop``; return what failed, if anything did."""
     watchers = [
         asyncio.create_task(_end(job, window, stop)),
         asyncio.create_task(_give_up_without_a_frame(job, recordings, stop)),
     ]
-    if progress is not None:
-        watchers.append(asyncio.create_task(_tell(recordings, progress)))
     try:
         async with asyncio.TaskGroup() as tasks:
             for recording in recordings:
-                tasks.create_task(recording.run(stop, window))
+                with log_fields(exchange=recording.exchange, session=recording.session):
+                    _log.info("%s: recording begins, session %s", recording.exchange, recording.session)
+                    tasks.create_task(recording.run(stop, window))
     except ExceptionGroup as group:
         # The disk's failure is told before any other: it fells the other venues with it.
         return min(group.exceptions, key=lambda error: not isinstance(error, DiskError))
     finally:
         for watcher in watchers:
             watcher.cancel()
-    if progress is not None:
-        progress({recording.exchange: recording.counts for recording in recordings})
     return None
+
+
+def _why_it_ends(window: Opening | None, *, signalled: bool) -> str:
+    if signalled:
+        return "a signal"
+    if window is not None and datetime.now(UTC) >= window.end:
+        return "the window closed"
+    return "its duration is over"
 
 
 def _listen_for_signals(stop: asyncio.Event) -> asyncio.Event:
@@ -311,10 +334,18 @@ def _silence(job: Job, recordings: Sequence[_Recording], tried_s: float) -> Venu
     )
 
 
-async def _tell(recordings: Sequence[_Recording], progress: Progress) -> None:
+async def _tell(watch: Watch, progress: Progress) -> None:
     while True:
-        await asyncio.sleep(_STATUS_INTERVAL_S)
-        progress({recording.exchange: recording.counts for recording in recordings})
+        progress(watch)
+        await asyncio.sleep(_PROGRESS_INTERVAL_S)
+
+
+def _metrics(job: Job, watch: Watch) -> contextlib.AbstractContextManager[None]:
+    if job.metrics_port is None:
+        return contextlib.nullcontext()
+    from mmdata.recorder.metrics import serving_metrics  # its HTTP server is loaded by whoever asks for it
+
+    return serving_metrics(watch, job.metrics_host, job.metrics_port)
 
 
 def _captures(root: Path, exchange: str) -> Path:
@@ -329,13 +360,16 @@ class _Recording:
     ) -> None:
         self.exchange = venue.exchange
         self._venue = venue
+        self._region = job.region_of(venue)
         self._ingest = ingest
         rest_url, ws_url = addresses
-        self._rest = RestClient(rest_url)
-        stream = open_stream(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
-        self.url = stream.url
+        streams = open_streams(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
+        first = streams[0]
+        self._rest = RestClient(rest_url, first.rest_headers)
+        self.url = first.url
         started = time.time_ns()
         name = datetime.fromtimestamp(started / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._started = started
         self._session_id = f"{name}-{''.join(secrets.choice(_BASE32) for _ in range(6))}"
         header = Header(
             session=self._session_id,
@@ -347,8 +381,8 @@ class _Recording:
             version=version(),
             host=socket.gethostname(),
             config=job.fingerprint(),
-            urls={"rest": rest_url, "ws": stream.url},
-            time_unit=stream.time_unit,
+            urls={"rest": rest_url, "ws": first.url},
+            time_unit=first.time_unit,
         )
         self._writer = CaptureWriter(
             _captures(root, venue.exchange) / self._session_id,
@@ -357,16 +391,26 @@ class _Recording:
             size=size_bytes(job.segment.bytes),
         )
         self._session = VenueSession(
-            stream,
-            venue.symbols,
+            streams,
             self._rest,
             self._writer,
-            on_segment=self._rotate,
+            on_segment=lambda closed: ingest.submit(venue.exchange, closed),
+            connections=job.connections,
+            intervals=Intervals(audit_s=job.audit_s()),
+            explain=functools.partial(region_refusal, venue.exchange, self._region),
         )
 
     @property
     def counts(self) -> Counts:
         return self._session.counts
+
+    @property
+    def session(self) -> str:
+        return self._session_id
+
+    def watched(self) -> Watched:
+        tally = self._ingest.tallies.get(self.exchange, Tally())
+        return Watched(self.exchange, self._session_id, self._started, self.counts, tally)
 
     @property
     def first_frame(self) -> asyncio.Event:
@@ -376,7 +420,7 @@ class _Recording:
         """Record until ``stop``, then close the capture and hand it to ingest, whatever happened."""
         note = self._session.note
         try:
-            note(Event("session_start", detail={"stamp": "recv", "symbols": self._venue.symbols}))
+            note(Event("session_start", detail=self._beginning()))
             if window is not None:
                 note(Event("window_open", detail={"start": str(window.start), "end": str(window.end)}))
             await self._session.run(stop)
@@ -389,12 +433,18 @@ class _Recording:
             if closed is not None:
                 self._ingest.submit(self.exchange, closed)
 
+    def _beginning(self) -> dict[str, Any]:
+        return {
+            "stamp": "data_received",
+            "symbols": self._venue.symbols,
+            "host": socket.gethostname(),
+            "region": self._region,
+            "clock": clock_state()._asdict(),
+        }
+
     def _ending(self) -> dict[str, int]:
         counts = self.counts
         return {"frames": counts.frames, "gaps": counts.gaps, "connections": counts.connections}
-
-    def _rotate(self) -> None:
-        self._ingest.submit(self.exchange, self._writer.rotate())
 
     def report(self) -> VenueReport:
         tally = self._ingest.tallies.get(self.exchange, Tally())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.locks import holder_of, open_lock, sign, try_lock
 
 _NAME = ".lock"
-_NAMELESS = "a process that did not say who it is"
 
 
 class HeldError(UsageError):
@@ -33,7 +30,7 @@ def holder(folder: Path) -> str | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(handle, 1000).decode(errors="replace") or _NAMELESS
+        return holder_of(handle)
     finally:
         os.close(handle)
     return None
@@ -45,28 +42,14 @@ def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
 
     HeldError: another process holds it; the sentence names it. DiskError: the folder cannot be made.
     """
-    path = folder / _NAME
+    handle = open_lock(folder / _NAME)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise DiskError(f"{path}: cannot be made ({error.strerror}); nothing is recorded") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 1000).decode(errors="replace") or _NAMELESS
+        if not try_lock(handle):
             raise HeldError(
-                f"{folder}: {exchange} is being recorded or recovered here already, by {holder}; two "
-                f"recorders of one exchange need two roots"
-            ) from None
-        who = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%FT%TZ", time.gmtime()),
-        }
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(who).encode(), 0)
+                f"{folder}: {exchange} is being recorded or recovered here already, by {holder_of(handle)}; "
+                f"two recorders of one exchange need two roots"
+            )
+        sign(handle)
         yield
     finally:
         os.close(handle)

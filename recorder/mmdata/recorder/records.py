@@ -1,7 +1,8 @@
 """What a venue's frame says, in the field's words: the step between wire message and table row.
 
 Prices and sizes are the wire's own strings; times are ns since the epoch, UTC; an id that the venue
-did not send is None. Frozen: what was recorded is what was true.
+did not send is None. Frozen: what was recorded is what was true. Not watched by the garbage collector: a
+record holds no other, and hundreds of thousands wait for the next part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from mmdata.recorder.levels import WireLevels
+
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """An id as a table holds it; one beyond 64 bits is refused where the frame is decoded."""
 Small = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -20,9 +23,14 @@ _LATEST = 2**63
 
 Level = tuple[str, str, int | None]
 """Price, size, and the number of orders where the venue tells it."""
+Levels = Sequence[Level] | WireLevels
+"""One side of a book: read, or still the wire's bytes and only counted."""
+
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding may raise for a frame that nobody understands (deep nesting included)."""
 
 
-class Depth(msgspec.Struct, frozen=True):
+class Depth(msgspec.Struct, frozen=True, gc=False):
     """A change of levels, or with ``is_snapshot`` a whole book, sent in the stream."""
 
     symbol: str
@@ -31,23 +39,23 @@ class Depth(msgspec.Struct, frozen=True):
     first_id: int | None
     last_id: int | None
     prev_id: int | None
-    bids: Sequence[Level]
-    asks: Sequence[Level]
+    bids: Levels
+    asks: Levels
     checksum: int | None = None
     is_snapshot: bool = False
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """A whole book asked for over REST."""
 
     symbol: str
     ts_event: int | None
     last_id: int | None
-    bids: Sequence[Level]
-    asks: Sequence[Level]
+    bids: Levels
+    asks: Levels
 
 
-class Trade(msgspec.Struct, frozen=True):
+class Trade(msgspec.Struct, frozen=True, gc=False):
     """A trade or an aggregate of trades; ``side`` is the taker's."""
 
     symbol: str
@@ -64,7 +72,7 @@ class Trade(msgspec.Struct, frozen=True):
     flags: str | None = None
 
 
-class Bbo(msgspec.Struct, frozen=True):
+class Bbo(msgspec.Struct, frozen=True, gc=False):
     """The best bid and ask; None for an empty side."""
 
     symbol: str
@@ -75,7 +83,7 @@ class Bbo(msgspec.Struct, frozen=True):
     ask: Level | None
 
 
-class Instrument(msgspec.Struct, frozen=True):
+class Instrument(msgspec.Struct, frozen=True, gc=False):
     """What the venue says of a symbol; ``raw`` is its own JSON."""
 
     symbol: str
@@ -90,7 +98,7 @@ class Instrument(msgspec.Struct, frozen=True):
     raw: str
 
 
-class Untabled(msgspec.Struct, frozen=True):
+class Untabled(msgspec.Struct, frozen=True, gc=False):
     """A sound frame that no table holds: a control reply, or a channel that is not recorded."""
 
     channel: str

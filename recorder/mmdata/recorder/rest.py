@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import requests
@@ -23,8 +23,9 @@ class RestClient:
     The thread is a daemon: an answer that never comes does not hold up the end of the process.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
         self.address = address
+        self._headers = dict(headers or {})
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=f"rest {address}", daemon=True).start()
 
@@ -58,6 +59,7 @@ class RestClient:
 
     def _work(self) -> None:
         self._session = requests.Session()
+        self._session.headers.update(self._headers)
         while (job := self._jobs.get()) is not None:
             job()
         self._session.close()

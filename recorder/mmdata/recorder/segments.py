@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
+from mmdata.datasets.locks import session_lock
 from mmdata.recorder.capture import (
     CLOSED,
     KEPT,
@@ -24,6 +27,10 @@ from mmdata.recorder.capture import (
 from mmdata.recorder.ingest import Ingest, IngestReport
 from mmdata.recorder.lock import exchange_lock
 from mmdata.recorder.venues import DECODERS
+
+PARTIAL = ".part"
+"""A compressed copy that is being made; never read, and removed when its maker was killed."""
+_BLOCK = 1 << 22
 
 
 def capture_folder(root: Path, exchange: str) -> Path:
@@ -40,7 +47,7 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
             f"{path}: is a capture of {header.exchange!r}, this mmdata knows {', '.join(DECODERS)}; it stays"
         )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
-    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid)
+    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges)
     for line in segment.lines:
         ingest.take(line)
     ingest.flush()
@@ -53,31 +60,59 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
 
 
 def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
-    """Ingest a closed segment, then compress it, or with ``keep`` False remove it.
+    """Ingest a closed segment, then put a compressed copy in its place, or with ``keep`` False remove it.
 
     The rows were read back and counted when they were published, so removing the capture loses nothing.
+    The copy is made meanwhile, in a thread: most of either work is done outside the interpreter's lock.
+    Whoever is at the session already is waited for: the ingest process of a recorder that has just been
+    killed lives for a moment longer, and may finish this very segment.
     """
-    report = ingest_segment(root, path)
+    with session_lock(root, path.parent.name, wait=True):
+        if not path.exists():
+            return IngestReport()
+        return _finish_locked(root, path, keep=keep)
+
+
+def _finish_locked(root: Path, path: Path, *, keep: bool) -> IngestReport:
+    partial = path.with_suffix(PARTIAL)
     try:
-        if keep:
-            _compress(path)
+        with ThreadPoolExecutor(1) as aside:
+            copying = aside.submit(_compress, path, partial) if keep else None
+            report = ingest_segment(root, path)
+        _put_away(path, copying)
+    finally:
+        with suppress(OSError):  # the next recovery tries again
+            partial.unlink(missing_ok=True)
+    return report
+
+
+def _put_away(path: Path, copying: Future[Path] | None) -> None:
+    try:
+        if copying is not None:
+            copying.result().rename(path.with_name(path.name.removesuffix(CLOSED) + KEPT))
+            sync_folder(path.parent)  # the copy's name first: a power cut must find one of the two
         path.unlink()
         sync_folder(path.parent)
     except OSError as error:
         raise DiskError(f"{path}: is ingested but cannot be put away ({error}); it stays") from error
-    return report
 
 
-def _compress(path: Path) -> None:
+def _compress(path: Path, partial: Path) -> Path:
+    """Write a compressed copy of ``path`` to ``partial``, sync and return it."""
     import pyarrow as pa
 
-    kept = path.with_name(path.name.removesuffix(CLOSED) + KEPT)
-    partial = kept.with_suffix(".part")
-    with pa.output_stream(str(partial), compression="zstd") as stream:
-        stream.write(path.read_bytes())
+    with path.open("rb") as file, pa.output_stream(str(partial), compression="zstd") as stream:
+        while block := file.read(_BLOCK):
+            stream.write(block)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    partial.rename(kept)
+    return partial
+
+
+def _clear_partial(folder: Path) -> None:
+    """Remove the copies that a kill left unfinished; what they were made from is still there."""
+    for path in folder.glob(f"*/*{PARTIAL}"):
+        path.unlink()
 
 
 def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
@@ -89,6 +124,7 @@ def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestRepo
     report = IngestReport()
     done: list[Path] = []
     failed: set[Path] = set()
+    _clear_partial(capture_folder(root, exchange))
     for path in pending(root, exchange):
         if path.parent in failed:
             report.failures.append(held_back(path))
@@ -127,11 +163,12 @@ def _close(path: Path, report: IngestReport) -> Path | None:
     if path.stat().st_size == 0:  # killed before its header was whole
         path.unlink()
         return None
-    if torn:
-        with path.open("ab") as file:
+    with path.open("ab") as file:
+        if torn:
             file.write(format_event(written, Event("torn", detail={"bytes": torn})))
             file.flush()
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())  # its recorder may have died before it did
+    if torn:
         report.warnings.append(f"{path}: the last line was torn; {torn} bytes were cut off")
     closed = path.with_suffix(CLOSED)
     path.rename(closed)

@@ -114,10 +114,6 @@ class _BookSide:
         self.keys: list[int] = []
         self.levels: dict[int, _Level] = {}
 
-    def best(self) -> int | None:
-        """Return the best price in ticks, or None when the side is empty."""
-        return self.sign * self.keys[0] if self.keys else None
-
     def level(self, px_ticks: int) -> _Level:
         """Return the level at a price, made when absent."""
         level = self.levels.get(px_ticks)
@@ -159,11 +155,13 @@ class MatchingEngine:
 
     def best_bid(self) -> int | None:
         """Return the highest bid in ticks, or None."""
-        return self._bids.best()
+        keys = self._bids.keys
+        return -keys[0] if keys else None
 
     def best_ask(self) -> int | None:
         """Return the lowest ask in ticks, or None."""
-        return self._asks.best()
+        keys = self._asks.keys
+        return keys[0] if keys else None
 
     def bids(self) -> Iterator[LevelView]:
         """Yield the bid levels, highest price first."""
@@ -195,15 +193,13 @@ class MatchingEngine:
         Raises ValueError for a size or price that is not positive: that is the caller's bug, while
         a cancel that comes too late is a market's everyday life and is only refused.
         """
-        match action:
-            case Cancel():
-                return self._cancel(action)
-            case Limit():
-                if action.px_ticks <= 0:
-                    raise ValueError(f"limit price is {action.px_ticks} ticks, must be positive")
-                return self._enter(action, limit_ticks=action.px_ticks)
-            case Market():
-                return self._enter(action, limit_ticks=None)
+        if isinstance(action, Cancel):
+            return self._cancel(action)
+        if isinstance(action, Market):
+            return self._enter(action, limit_ticks=None)
+        if action.px_ticks <= 0:
+            raise ValueError(f"limit price is {action.px_ticks} ticks, must be positive")
+        return self._enter(action, limit_ticks=action.px_ticks)
 
     def _side(self, side: Side) -> _BookSide:
         return self._bids if side == "bid" else self._asks
@@ -289,6 +285,11 @@ class MatchingEngine:
     def _changed(self, side: Side, level: _Level) -> LevelChange:
         self.update_id += 1
         return LevelChange(self.update_id, side, level.px_ticks, level.qty_lots, len(level.queue))
+
+    def rewind_ids(self, updates: int, trades: int) -> None:
+        """Let both counters go down, as a venue's do when it starts anew."""
+        self.update_id -= updates
+        self.last_trade_id -= trades
 
     def check_invariants(self) -> None:
         """Raise AssertionError, naming what is wrong, unless the book is whole.

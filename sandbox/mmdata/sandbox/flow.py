@@ -75,7 +75,8 @@ class ZeroIntelligenceFlow:
         self._exponential = _stream(rng.standard_exponential)
         self._limit_cumulated = list(accumulate(self.rates.limit))
         self._side_rate = self._limit_cumulated[-1] + self.rates.market
-        self._cancel_max = max(self.rates.cancel)
+        self._cancel = self.rates.cancel
+        self._cancel_max = max(self._cancel)
         self._ids: list[int] = []
         self._place: dict[int, int] = {}
         # What an empty side is measured from: the last best price that was seen there.
@@ -91,19 +92,23 @@ class ZeroIntelligenceFlow:
     def next_event(self) -> tuple[float, Action]:
         """Return the time (in units) of the next event, and the event."""
         self._note_touch()
-        total = 2 * self._side_rate + self._cancel_max * len(self._ids)
+        # Local names: this loop is a third of what a busy sandbox costs.
+        side_rate, cancel_max, ids = self._side_rate, self._cancel_max, self._ids
+        exponential, uniform = self._exponential, self._uniform
+        total = 2 * side_rate + cancel_max * len(ids)
         while True:
-            self.time += next(self._exponential) / total
-            draw = next(self._uniform) * total
-            if draw < self._side_rate:
+            self.time += next(exponential) / total
+            draw = next(uniform) * total
+            if draw < side_rate:
                 return self.time, self._arrival("bid", draw)
-            draw -= self._side_rate
-            if draw < self._side_rate:
+            draw -= side_rate
+            if draw < side_rate:
                 return self.time, self._arrival("ask", draw)
-            place, chance = divmod((draw - self._side_rate) / self._cancel_max, 1.0)
+            offer = (draw - side_rate) / cancel_max
+            place = int(offer)
             # Rounding may put the draw on the very end of the interval.
-            order_id = self._ids[min(int(place), len(self._ids) - 1)]
-            if chance * self._cancel_max < self._theta(order_id):
+            order_id = ids[place] if place < len(ids) else ids[-1]
+            if (offer - place) * cancel_max < self._theta(order_id):
                 return self.time, Cancel(order_id)
 
     def observe(self, outcome: Outcome) -> None:
@@ -119,8 +124,10 @@ class ZeroIntelligenceFlow:
 
     def _note_touch(self) -> None:
         bid, ask = self._engine.best_bid(), self._engine.best_ask()
-        self._last_bid = self._last_bid if bid is None else bid
-        self._last_ask = self._last_ask if ask is None else ask
+        if bid is not None:
+            self._last_bid = bid
+        if ask is not None:
+            self._last_ask = ask
 
     def _arrival(self, side: Side, draw: float) -> Limit | Market:
         """Return the order that a draw from [0, sum of lambda + mu) stands for."""
@@ -137,8 +144,8 @@ class ZeroIntelligenceFlow:
         order = self._engine.orders[order_id]
         px = order.px_ticks
         distance = self._last_ask - px if order.side == "bid" else px - self._last_bid
-        cancel = self.rates.cancel
-        return cancel[min(distance, len(cancel)) - 1]
+        cancel = self._cancel
+        return cancel[distance - 1] if distance < len(cancel) else cancel[-1]
 
     def _forget(self, order_id: int) -> None:
         place = self._place.pop(order_id, None)

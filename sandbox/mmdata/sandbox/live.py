@@ -15,21 +15,29 @@ if TYPE_CHECKING:
 
     from mmdata.sandbox.instruments import Instrument
     from mmdata.sandbox.market import Event, LiveMarket
+    from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
     from mmdata.sandbox.truth import TruthWriter
     from mmdata.sandbox.wire import Message
 
 
-_ARREARS_NS = 100_000_000
-"""Market time that one pass makes up for at most. What an overloaded machine loses beyond is lost to
-the market, which then runs slower: one that tried to catch up would leave its readers no time at all."""
+_ARREARS_NS = 1_000_000_000
+"""Market time that is made up for at most. What an overloaded machine loses beyond is lost to the
+market, which then runs slower: one that tried to catch up would leave its readers no time at all."""
+
+_SLICE_NS = 100_000_000
+"""Market time that one pass plays at most, so that arrears are made up for in bites and the sockets
+have their turn in between."""
 
 
 class _Feed(Protocol):
     market: LiveMarket
     instrument: Instrument
 
+    clock_ns: int
+
     @property
     def last_id(self) -> int: ...
+    def reset_ids(self, by: int) -> None: ...
     def observe(self, event: Event, now_ns: int) -> list[Message]: ...
     def flush(self, now_ns: int) -> Iterator[Message]: ...
 
@@ -47,7 +55,7 @@ class _LiveMarkets:
         self._feeds = feeds
         self._truth = truth
         self._levels = levels
-        self._passed_ns = start_ns
+        self._reached_ns = start_ns
         if truth is not None:
             for feed in feeds:
                 # By id is by age: the oldest order at each price comes first.
@@ -55,9 +63,12 @@ class _LiveMarkets:
                 self._tell_book(truth, feed, start_ns)
 
     def due(self, now_ns: int) -> Iterator[Message]:
-        """Play what is due, and yield its messages in the order in which they leave."""
-        late_ns = now_ns - self._passed_ns - _ARREARS_NS
-        self._passed_ns = now_ns
+        """Play what is due, and yield its messages in the order in which they leave.
+
+        A venue that is behind says the time that its markets have reached, not the wall's.
+        """
+        late_ns = max(now_ns - self._reached_ns - _ARREARS_NS, 0)
+        now_ns = self._reached_ns = min(now_ns, self._reached_ns + late_ns + _SLICE_NS)
         for feed in self._feeds:
             if late_ns > 0:
                 feed.market.postpone(late_ns)
@@ -73,6 +84,17 @@ class _LiveMarkets:
                 if self._truth is not None and message.book_ids is not None:
                     self._tell_book(self._truth, feed, now_ns)
                 yield message
+
+    def step_clock(self, by_ns: int) -> None:
+        """Let the venue's clock jump; the markets themselves go on as they did."""
+        for feed in self._feeds:
+            feed.clock_ns += by_ns
+
+    def reset_ids(self, symbol: str | None, by: int) -> None:
+        """Let the ids of a symbol (None: of all) go down; of none when there is no such symbol."""
+        for feed in self._feeds:
+            if symbol in (None, feed.instrument.symbol):
+                feed.reset_ids(by)
 
     def _tell_book(self, truth: TruthWriter, feed: _Feed, now_ns: int) -> None:
         engine = feed.market.engine
@@ -107,6 +129,14 @@ class LiveBinance(_LiveMarkets):
         """Return the body of a depth answer."""
         return self._by_symbol[symbol].depth(limit)
 
+    def trades(self, symbol: str) -> Tape[TapeTrade]:
+        """Return what the symbol traded."""
+        return self._by_symbol[symbol].trades
+
+    def aggregates(self, symbol: str) -> Tape[TapeAggregate]:
+        """Return what the symbol traded, aggregated."""
+        return self._by_symbol[symbol].aggregates
+
 
 class LiveOkx(_LiveMarkets):
     """OKX on own markets."""
@@ -135,7 +165,7 @@ class LiveOkx(_LiveMarkets):
     def greet(self, key: str, now_ns: int) -> list[Message]:
         """Return what a connection gets that has just subscribed."""
         channel, _, inst_id = key.partition(":")
-        return self._by_id[inst_id].greet(channel, now_ns)
+        return self._by_id[inst_id].greet(channel, self._reached_ns)
 
     def instrument_rows(self) -> Mapping[str, str]:
         """Return instrument id -> its JSON object in the instruments answer."""
@@ -143,4 +173,8 @@ class LiveOkx(_LiveMarkets):
 
     def depth_data(self, inst_id: str, size: int, now_ns: int) -> str | None:
         """Return the ``data`` array of a books answer."""
-        return self._by_id[inst_id].depth(size, now_ns)
+        return self._by_id[inst_id].depth(size, self._reached_ns)
+
+    def trades(self, inst_id: str) -> Tape[TapeTrade]:
+        """Return what the instrument traded."""
+        return self._by_id[inst_id].trades

@@ -58,7 +58,8 @@ class LiveMarket:
         """Play and yield, in order, the events that are due at ``now_ns``."""
         while self._next is not None and self._next[0] <= now_ns:
             ts_event, action = self._next
-            outcome = self._play(action)
+            outcome = self.engine.apply(action)
+            self._flow.observe(outcome)
             self.ts_last_event = ts_event
             yield Event(ts_event, outcome)
             self._next = self._schedule()

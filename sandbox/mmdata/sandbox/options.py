@@ -20,6 +20,7 @@ class SandboxOptions:
     sweep            share of market orders that take more than the front order (0 in the model)
     drop             seconds after a venue's first book subscription: at each, one book message of
                      the first subscribed symbol is withheld from everybody
+    faults           what shall go wrong: a script's file, or what would stand in one (docs/faults.md)
     truth            folder for what really happened, or None
     captures         capture files (or folders of segments) to play back instead of own markets
     pace             playback speed; 1 is as recorded
@@ -35,6 +36,7 @@ class SandboxOptions:
     speed: float = 20.0
     sweep: float = 0.0
     drop: tuple[float, ...] = ()
+    faults: Path | dict[str, Any] | list[Any] | None = None
     truth: Path | None = None
     captures: tuple[Path, ...] = ()
     pace: float = 1.0
@@ -88,6 +90,9 @@ def _typed(key: str, value: Any) -> Any:
         right = isinstance(value, bool)
     elif key == "host":
         right = isinstance(value, str)
+    elif key == "faults":
+        right = value is None or isinstance(value, str | dict | list)
+        value = Path(value) if isinstance(value, str) else value
     elif key == "truth":
         right = value is None or isinstance(value, str)
         value = Path(value) if isinstance(value, str) else value

@@ -12,18 +12,19 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.sandbox.binance.rest import symbol_row
 from mmdata.sandbox.captures import Frame, RestBody, capture_files, read_capture
 from mmdata.sandbox.instruments import Instrument, Venue, e8
 from mmdata.sandbox.okx.messages import subscription
 from mmdata.sandbox.okx.rest import instrument_row
-from mmdata.sandbox.wire import Style
+from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
+from mmdata.sandbox.wire import NS_PER_MS, Style, whole_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,6 +71,36 @@ class _BinanceIds(msgspec.Struct):
 class _OkxIds(msgspec.Struct, rename="camel"):
     seq_id: int
     prev_seq_id: int
+
+
+# REST multiplies price and size, so they must be numbers.
+_Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.?[0-9]*$")]
+
+
+class _BinanceTrade(msgspec.Struct):
+    t: int
+    p: _Decimal
+    q: _Decimal
+    T: int
+    m: bool
+
+
+class _BinanceAggregate(msgspec.Struct):
+    a: int
+    p: _Decimal
+    q: _Decimal
+    f: int
+    l: int  # noqa: E741 the venue's name
+    T: int
+    m: bool
+
+
+class _OkxTrade(msgspec.Struct, rename="camel"):
+    trade_id: str
+    px: _Decimal
+    sz: _Decimal
+    side: Literal["buy", "sell"]
+    ts: str
 
 
 class _Symbol(msgspec.Struct):
@@ -302,6 +333,8 @@ class Playback:
         self._first_ns = self._next[0] if self._next else 0
         self._position_ns = 0
         self._started_ns: int | None = None
+        self._trades: defaultdict[str, Tape[TapeTrade]] = defaultdict(Tape)
+        self._aggregates: defaultdict[str, Tape[TapeAggregate]] = defaultdict(Tape)
 
     @property
     def offered(self) -> set[str]:
@@ -325,8 +358,17 @@ class Playback:
         while self._next is not None and self._next[0] <= reached_ns:
             self._position_ns, frame = self._next
             self._next = next(self._frames, None)
+            self._remember(frame)
             yield frame
         self.finished = self._next is None
+
+    def step_clock(self, by_ns: int) -> None:
+        """Refuse: what was recorded stays as it is."""
+        raise UsageError("a playback's stamps are as recorded: clock_step needs a live market")
+
+    def reset_ids(self, symbol: str | None, by: int) -> None:
+        """Refuse: what was recorded stays as it is."""
+        raise UsageError("a playback's ids are as recorded: id_reset needs a live market")
 
     def snapshot(self, symbol: str) -> str | None:
         """Return the last snapshot at or before the position, else the first, else None."""
@@ -335,6 +377,26 @@ class Playback:
             return None
         passed = [body for ts_recv, body in bodies if ts_recv <= self._position_ns]
         return passed[-1] if passed else bodies[0][1]
+
+    def _remember(self, frame: PlayedFrame) -> None:
+        """Keep the trades of a frame for REST; a frame that cannot be read tells none."""
+        try:
+            if frame.key.endswith("@trade"):
+                trade = msgspec.json.decode(frame.envelope.data, type=_BinanceTrade)
+                entry = TapeTrade(trade.t, whole_ns(trade.T)[0], trade.p, trade.q, _taker(trade.m))
+                self._trades[frame.symbol].add(entry)
+            elif frame.key.endswith("@aggTrade"):
+                agg = msgspec.json.decode(frame.envelope.data, type=_BinanceAggregate)
+                self._aggregates[frame.symbol].add(
+                    TapeAggregate(agg.a, whole_ns(agg.T)[0], agg.p, agg.q, _taker(agg.m), agg.f, agg.l)
+                )
+            elif frame.key.startswith("trades"):
+                for row in msgspec.json.decode(frame.envelope.data, type=list[_OkxTrade]):
+                    ts_event = int(row.ts) * NS_PER_MS
+                    told = TapeTrade(int(row.trade_id), ts_event, row.px, row.sz, row.side)
+                    self._trades[frame.symbol].add(told)
+        except (msgspec.DecodeError, ValueError):
+            return
 
     # What the venues' REST asks for; a recording tells one venue, so one of these pairs is used.
 
@@ -353,3 +415,15 @@ class Playback:
     def depth_data(self, inst_id: str, size: int, now_ns: int) -> str | None:
         """Return the recorded data, whatever size is asked for now."""
         return self.snapshot(inst_id)
+
+    def trades(self, symbol: str) -> Tape[TapeTrade]:
+        """Return the trades played so far; of OKX as aggregated as they were recorded."""
+        return self._trades[symbol]
+
+    def aggregates(self, symbol: str) -> Tape[TapeAggregate]:
+        """Return the aggregated trades played so far; none when that stream was not recorded."""
+        return self._aggregates[symbol]
+
+
+def _taker(buyer_is_maker: bool) -> Literal["buy", "sell"]:
+    return "sell" if buyer_is_maker else "buy"

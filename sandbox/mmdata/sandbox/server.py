@@ -16,6 +16,7 @@ import threading
 import time
 from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -24,14 +25,15 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from mmdata.datasets.errors import VenueError
+from mmdata.datasets.errors import UsageError, VenueError
 from mmdata.sandbox.desk import BinanceDesk, Connection, Desk, DropPlan, OkxDesk
+from mmdata.sandbox.faults import FaultPlan, FaultScript, load_script, parse_script
 from mmdata.sandbox.instruments import MARKETS
 from mmdata.sandbox.live import LiveBinance, LiveOkx
 from mmdata.sandbox.market import LiveMarket
 from mmdata.sandbox.playback import Playback, Recording, read_recordings
 from mmdata.sandbox.truth import ReceivedText, TruthWriter
-from mmdata.sandbox.wire import Close, Join, Leave, Reaction, Send
+from mmdata.sandbox.wire import NS_PER_S, Close, Join, Leave, Reaction, Send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -39,12 +41,13 @@ if TYPE_CHECKING:
 
     from websockets.http11 import Request, Response
 
+    from mmdata.sandbox.instruments import Venue
     from mmdata.sandbox.options import SandboxOptions
 
 _log = logging.getLogger(__name__)
 
 _PASS_S = 0.010
-"""Pause between two passes over the markets: by so much a trade may leave late, and as often as
+"""From one pass over the markets to the next: by so much a trade may leave late, and as often as
 bbo-tbt may speak. Half of it costs five hundredths of a core more."""
 
 _PATIENCE_BYTES = 1 << 20
@@ -52,6 +55,8 @@ _PATIENCE_BYTES = 1 << 20
 
 _LIMIT_BYTES = 16 << 20
 """A live market does not wait: a reader that is this far behind is cut off, as the venues do."""
+
+_OPEN_TIMEOUT_S = 10
 
 _MAX_MESSAGE = 1 << 16
 """Bytes of one message from a client; a longer one closes the socket (OKX's documented 64 KB)."""
@@ -62,7 +67,7 @@ class Sandbox:
 
     ``addresses`` is ``{"binance": {"rest_url", "ws_url"}, "okx": {...}}`` once it is entered. Raises
     VenueError when the port cannot be had, DatasetError and DiskError for captures, UsageError
-    for a truth folder in use.
+    for a truth folder in use. ConfigError, at once: a fault script that cannot be used.
     """
 
     def __init__(self, options: SandboxOptions) -> None:
@@ -75,6 +80,16 @@ class Sandbox:
         self._truth: TruthWriter | None = None
         self._desks: list[Desk] = []
         self._patient = bool(options.captures)
+        self._script = _script(options)
+        self._closing: set[asyncio.Task[None]] = set()
+        plans = [FaultPlan(self._script, venue) for venue in ("binance", "okx")]
+        self._limit_bytes = _LIMIT_BYTES + max(plan.largest_frame for plan in plans)
+        self._slowest_s = max(plan.slowest_answer_ns for plan in plans) / NS_PER_S
+        if self._patient and any(plan.needs_live_market for plan in plans):
+            raise UsageError(
+                "the faults hold a clock_step or an id_reset, which need live markets; a capture is played "
+                "back with its stamps and ids as recorded"
+            )
 
     async def __aenter__(self) -> Sandbox:
         """Make the markets or read the captures, listen, and let time run."""
@@ -108,8 +123,8 @@ class Sandbox:
             binance = Playback(found.get("binance") or Recording("binance"), options.pace)
             okx = Playback(found.get("okx") or Recording("okx"), options.pace)
             return [
-                BinanceDesk(binance, truth, DropPlan(options.drop)),
-                OkxDesk(okx, truth, DropPlan(options.drop)),
+                BinanceDesk(binance, truth, DropPlan(options.drop), self._plan("binance")),
+                OkxDesk(okx, truth, DropPlan(options.drop), self._plan("okx")),
             ]
         start_ns = self._now()
         seeds = np.random.SeedSequence(options.seed).spawn(len(MARKETS))
@@ -122,13 +137,24 @@ class Sandbox:
             for venue in ("binance", "okx")
         }
         return [
-            BinanceDesk(LiveBinance(of["binance"], truth, start_ns), truth, DropPlan(options.drop)),
+            BinanceDesk(
+                LiveBinance(of["binance"], truth, start_ns),
+                truth,
+                DropPlan(options.drop),
+                self._plan("binance"),
+            ),
             OkxDesk(
                 LiveOkx(of["okx"], truth, start_ns, options.heartbeat_s),
                 truth,
                 DropPlan(options.drop),
+                self._plan("okx"),
             ),
         ]
+
+    def _plan(self, venue: Venue) -> FaultPlan | None:
+        if not self._script.faults:
+            return None
+        return FaultPlan(self._script, venue, self.options.seed)
 
     async def _listen(self, stack: AsyncExitStack) -> int:
         server = serve_websockets(
@@ -139,6 +165,7 @@ class Sandbox:
             compression=None,
             ping_interval=None,  # each venue keeps its connections alive in its own way
             close_timeout=1,
+            open_timeout=_OPEN_TIMEOUT_S + self._slowest_s,  # a slow answer is an unfinished handshake
             max_size=_MAX_MESSAGE,
         )
         try:
@@ -168,9 +195,10 @@ class Sandbox:
             if self._patient and sent:
                 await asyncio.sleep(0)  # more may be due; the sockets have their turn first
             else:
-                # On a busy machine the sockets get as much time as the markets: a handshake takes
+                # On a busy machine the sockets get half as much time as the markets: a handshake takes
                 # several turns of the loop, and must not wait for a pass at each of them.
-                await asyncio.sleep(max(_PASS_S, loop.time() - began))
+                took = loop.time() - began
+                await asyncio.sleep(max(_PASS_S - took, took / 2))
 
     def _backlog(self) -> int:
         sizes = (ws.transport.get_write_buffer_size() for ws in self._sockets.values())
@@ -178,19 +206,28 @@ class Sandbox:
 
     def _cut_off_slow_readers(self) -> None:
         for connection, ws in self._sockets.items():
-            if ws.transport.get_write_buffer_size() > _LIMIT_BYTES:
-                _log.warning("connection %d is %d bytes behind: cut off", connection.number, _LIMIT_BYTES)
+            if ws.transport.get_write_buffer_size() > self._limit_bytes:
+                _log.warning(
+                    "connection %d is %d bytes behind: cut off", connection.number, self._limit_bytes
+                )
                 ws.transport.abort()
 
-    def _process_request(self, ws: ServerConnection, request: Request) -> Response | None:
+    async def _process_request(self, ws: ServerConnection, request: Request) -> Response | None:
         """Answer a REST request; None lets a WebSocket handshake go on."""
         desk = self._desk_at(request.path)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             if desk.session(request.path, 0) is None:
                 return ws.respond(HTTPStatus.NOT_FOUND, "no such path\n")
-            return None
+            refusal = desk.handshake(self._now())
+            if refusal is None:
+                return None
+            if not refusal.status:
+                ws.transport.abort()
+            return ws.respond(refusal.status or HTTPStatus.SERVICE_UNAVAILABLE, "refused\n")
         headers = {name.upper(): value for name, value in request.headers.raw_items()}
         answer = desk.answer(request.path, headers, self._now())
+        if answer.delay_ns:
+            await asyncio.sleep(answer.delay_ns / NS_PER_S)
         response = ws.respond(answer.status, answer.body)
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = "application/json;charset=UTF-8"
@@ -217,8 +254,11 @@ class Sandbox:
             push=lambda text: broadcast((ws,), text),
             # A peer that was killed is noticed by the transport before the protocol hears of it.
             is_open=lambda: ws.state is State.OPEN and not ws.transport.is_closing(),
+            close=lambda code, reason: self._close(ws, code, reason),
+            abort=lambda: ws.transport.abort(),
         )
         self._sockets[connection] = ws
+        desk.open(connection, self._now())
         keep = self._ping if desk.venue == "binance" else self._close_idle
         keeper = asyncio.create_task(keep(ws, connection))
         try:
@@ -229,12 +269,14 @@ class Sandbox:
                 if self._truth is not None:
                     record = ReceivedText(now_ns, desk.venue, connection.number, text)
                     self._truth.write(record)
+                if not desk.hears(connection, text, now_ns):
+                    continue
                 reactions = connection.session.receive(text, now_ns)
                 await self._carry_out(ws, desk, connection, reactions)
         except ConnectionClosed:
             pass  # the client went without a word, which is its right
         finally:
-            desk.forget(connection)
+            desk.forget(connection, self._now())
             del self._sockets[connection]
             keeper.cancel()
 
@@ -244,13 +286,19 @@ class Sandbox:
         for reaction in reactions:
             match reaction:
                 case Send(text):
-                    connection.send(text, self._now(), self._truth)
+                    desk.reply(connection, text, self._now())
                 case Join(key):
                     desk.join(connection, key, self._now())
                 case Leave(key):
                     desk.leave(connection, key)
                 case Close(code, reason):
                     await ws.close(code, reason)
+
+    def _close(self, ws: ServerConnection, code: int, reason: str) -> None:
+        """Close without waiting for the client's answer; a task that nobody holds could vanish."""
+        task = asyncio.ensure_future(ws.close(code, reason))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _ping(self, ws: ServerConnection, connection: Connection) -> None:
         """Ping as Binance does, and close when the oldest unanswered ping is too old."""
@@ -260,7 +308,9 @@ class Sandbox:
         with suppress(ConnectionClosed):
             while True:
                 await asyncio.sleep(self.options.ping_interval_s)
-                if answered is None or asyncio.ensure_future(answered).done():
+                if not self._desk("binance").pings(connection, self._now()):
+                    answered = None
+                elif answered is None or asyncio.ensure_future(answered).done():
                     since, answered = loop.time(), await ws.ping()
                 elif loop.time() - since >= self.options.ping_timeout_s:
                     await ws.close(1008, "Pong timeout")
@@ -276,6 +326,14 @@ class Sandbox:
             if connection.sent == before:
                 await ws.close(4004, "No data received in 30s")
                 return
+
+
+def _script(options: SandboxOptions) -> FaultScript:
+    if options.faults is None:
+        return FaultScript(())
+    if isinstance(options.faults, Path):
+        return load_script(options.faults)
+    return parse_script(options.faults)
 
 
 class _Companion:

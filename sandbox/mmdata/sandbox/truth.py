@@ -5,7 +5,8 @@ of goes to the socket: whatever a client received is here, whenever the sandbox 
 
 sandbox.json    options and instruments
 frames.jsonl    every frame sent, in order
-dropped.jsonl   frames withheld on purpose
+dropped.jsonl   frames withheld from everybody by ``drop``
+faults.jsonl    what the faults of a script did
 received.jsonl  what clients sent
 rest.jsonl      REST answers
 orders.jsonl    each order's life
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.sandbox.faults.record import FaultRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,6 +113,7 @@ class BookTruth(msgspec.Struct, frozen=True):
 _FILES: dict[type[msgspec.Struct], str] = {
     SentFrame: "frames.jsonl",
     DroppedFrame: "dropped.jsonl",
+    FaultRecord: "faults.jsonl",
     ReceivedText: "received.jsonl",
     RestAnswer: "rest.jsonl",
     OrderEvent: "orders.jsonl",
@@ -243,6 +246,7 @@ class Truth:
     rest: list[RestAnswer]
     orders: list[OrderEvent]
     books: list[BookTruth]
+    faults: list[FaultRecord]
     _by_id: dict[tuple[str, str, int], BookTruth] = field(default_factory=dict, repr=False)
 
     def book(self, venue: str, symbol: str, last_id: int) -> BookTruth:
@@ -267,6 +271,7 @@ def read_truth(folder: Path) -> Truth:
             _read(folder, RestAnswer),
             _read(folder, OrderEvent),
             _read(folder, BookTruth),
+            _read(folder, FaultRecord),
         )
     except OSError as error:
         raise DiskError(f"no truth of a sandbox can be read in {folder}: {error}") from error

@@ -76,11 +76,12 @@ class Session(Protocol):
 
 
 class Answer(NamedTuple):
-    """A REST answer; the body is JSON."""
+    """A REST answer; the body is JSON. It leaves ``delay_ns`` after it was made."""
 
     status: int
     body: str
     headers: Mapping[str, str] = {}
+    delay_ns: int = 0
 
 
 class Window:
@@ -97,6 +98,16 @@ class Window:
         while self._times[0] <= now_ns - self._span_ns:
             self._times.popleft()
         return len(self._times) > self.limit
+
+
+_LEAST_MICRO = 10**14
+"""A Binance time from here on is in microseconds: milliseconds get there in the year 5138."""
+
+
+def whole_ns(time: int) -> tuple[int, int]:
+    """Return first and last ns of a Binance time, whose size tells milliseconds from microseconds."""
+    unit_ns = 1000 if time >= _LEAST_MICRO else NS_PER_MS
+    return time * unit_ns, (time + 1) * unit_ns - 1
 
 
 def rows(levels: Iterable[str]) -> str:

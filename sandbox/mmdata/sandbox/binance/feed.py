@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from mmdata.sandbox.binance.messages import AggTrade, BookTicker, DepthUpdate, Trade, levels
 from mmdata.sandbox.engine import LevelView
+from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from mmdata.sandbox.engine import Fill, LevelChange
+    from mmdata.sandbox.engine import Fill
     from mmdata.sandbox.market import Event, LiveMarket
     from mmdata.sandbox.wire import Message
 
@@ -27,14 +28,20 @@ _INTERVALS = (("depth@100ms", 100 * NS_PER_MS), ("depth", 1000 * NS_PER_MS))
 
 
 class BinanceFeed:
-    """The streams of one symbol."""
+    """The streams of one symbol, and its trades as REST tells them.
+
+    ``clock_ns``: by how much the venue's clock is wrong; it is in every stamp.
+    """
 
     def __init__(self, market: LiveMarket, start_ns: int) -> None:
         self.market = market
         self.instrument = market.instrument
         engine = market.engine
         self._touch = (engine.top("bid") or _EMPTY, engine.top("ask") or _EMPTY)
+        self.clock_ns = 0
         self._last_agg_id = self.instrument.first_trade_id // 2
+        self.trades: Tape[TapeTrade] = Tape()
+        self.aggregates: Tape[TapeAggregate] = Tape()
         prefix = self.instrument.symbol.lower()
         self._diffs = [
             _Conflation(market, f"{prefix}@{suffix}", interval_ns, start_ns)
@@ -50,11 +57,23 @@ class BinanceFeed:
         """Return what leaves at once for one event: trades, then the new best bid-offer."""
         ts_event, outcome = event
         messages: list[Message] = []
-        for px_ticks, fills in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
-            messages += self._trades(list(fills), px_ticks, ts_event, now_ns)
-        for diff in self._diffs:
-            diff.touch(outcome.changes)
-        if any(self._reaches_touch(change) for change in outcome.changes):
+        if outcome.fills:  # of ten events nine have none
+            told_ns, sent_ns = ts_event + self.clock_ns, now_ns + self.clock_ns
+            for px_ticks, fills in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
+                messages += self._trades(list(fills), px_ticks, told_ns, sent_ns)
+        bid, ask = self._touch
+        at_touch = False
+        for change in outcome.changes:
+            px_ticks = change.px_ticks
+            if change.side == "bid":
+                at_touch = at_touch or px_ticks >= bid.px_ticks
+                for diff in self._diffs:
+                    diff.bids.add(px_ticks)
+            else:
+                at_touch = at_touch or px_ticks <= ask.px_ticks or not ask.px_ticks
+                for diff in self._diffs:
+                    diff.asks.add(px_ticks)
+        if at_touch:
             messages += self._ticker()
         return messages
 
@@ -63,7 +82,16 @@ class BinanceFeed:
         for diff in self._diffs:
             message = diff.flush(now_ns)
             if message is not None:
-                yield message
+                yield message._replace(ts_sent=now_ns + self.clock_ns) if self.clock_ns else message
+
+    def reset_ids(self, by: int) -> None:
+        """Let all ids go down and history be forgotten, as on the testnet: no diff continues the last."""
+        self.market.engine.rewind_ids(by, by)
+        self._last_agg_id -= by
+        for diff in self._diffs:
+            diff.rewind(by)
+        self.trades.clear()
+        self.aggregates.clear()
 
     def depth(self, limit: int) -> str:
         """Return the body of a REST answer: the book as it is now, best ``limit`` levels a side."""
@@ -87,26 +115,36 @@ class BinanceFeed:
             for fill in fills
         ]
         self._last_agg_id += 1
-        messages.append(
-            AggTrade(
-                self.instrument,
-                now_ns,
+        aggregate = AggTrade(
+            self.instrument,
+            now_ns,
+            ts_event,
+            self._last_agg_id,
+            fills[0].trade_id,
+            fills[-1].trade_id,
+            px_ticks,
+            sum(fill.qty_lots for fill in fills),
+            buyer_is_maker,
+        )
+        self._remember(fills, aggregate)
+        return [*messages, aggregate]
+
+    def _remember(self, fills: list[Fill], aggregate: AggTrade) -> None:
+        taker, ts_event = fills[0].taker, aggregate.ts_event
+        price, size = self.instrument.price(aggregate.px_ticks), self.instrument.size
+        for fill in fills:
+            self.trades.add(TapeTrade(fill.trade_id, ts_event, price, size(fill.qty_lots), taker))
+        self.aggregates.add(
+            TapeAggregate(
+                aggregate.agg_id,
                 ts_event,
-                self._last_agg_id,
-                fills[0].trade_id,
-                fills[-1].trade_id,
-                px_ticks,
-                sum(fill.qty_lots for fill in fills),
-                buyer_is_maker,
+                price,
+                size(aggregate.qty_lots),
+                taker,
+                aggregate.first_trade_id,
+                aggregate.last_trade_id,
             )
         )
-        return messages
-
-    def _reaches_touch(self, change: LevelChange) -> bool:
-        bid, ask = self._touch
-        if change.side == "bid":
-            return change.px_ticks >= bid.px_ticks
-        return change.px_ticks <= ask.px_ticks or not ask.px_ticks
 
     def _ticker(self) -> list[Message]:
         engine = self.market.engine
@@ -118,7 +156,7 @@ class BinanceFeed:
 
 
 class _Conflation:
-    """Which levels changed since the last message of one diff stream."""
+    """Which levels changed since the last message of one diff stream: ``bids`` and ``asks``, in ticks."""
 
     def __init__(self, market: LiveMarket, stream: str, interval_ns: int, start_ns: int) -> None:
         self._market = market
@@ -126,12 +164,11 @@ class _Conflation:
         self._interval_ns = interval_ns
         self._due_ns = start_ns + interval_ns
         self._sent_id = market.engine.update_id
-        self._bids: set[int] = set()
-        self._asks: set[int] = set()
+        self.bids: set[int] = set()
+        self.asks: set[int] = set()
 
-    def touch(self, changes: Iterable[LevelChange]) -> None:
-        for change in changes:
-            (self._bids if change.side == "bid" else self._asks).add(change.px_ticks)
+    def rewind(self, by: int) -> None:
+        self._sent_id -= by
 
     def flush(self, now_ns: int) -> DepthUpdate | None:
         if now_ns < self._due_ns:
@@ -147,10 +184,10 @@ class _Conflation:
             now_ns,
             self._sent_id + 1,
             engine.update_id,
-            [engine.at("bid", px) for px in sorted(self._bids, reverse=True)],
-            [engine.at("ask", px) for px in sorted(self._asks)],
+            [engine.at("bid", px) for px in sorted(self.bids, reverse=True)],
+            [engine.at("ask", px) for px in sorted(self.asks)],
         )
         self._sent_id = engine.update_id
-        self._bids.clear()
-        self._asks.clear()
+        self.bids.clear()
+        self.asks.clear()
         return update

@@ -1,4 +1,4 @@
-"""REST of Binance spot, as far as a recorder of public data asks: ping, time, exchangeInfo, depth.
+"""REST of Binance spot, as far as a recorder of public data asks: ping, time, exchangeInfo, depth, trades.
 
 Source: binance-spot-api-docs ``rest-api.md``, ``errors.md``, ``filters.md`` (July 2026).
 """
@@ -8,18 +8,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from decimal import ROUND_DOWN, Decimal
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from mmdata.sandbox.binance.messages import stamp
 from mmdata.sandbox.instruments import Instrument, fixed8
-from mmdata.sandbox.wire import NS_PER_S, Answer, rows
+from mmdata.sandbox.tape import Tape, TapeAggregate, TapeTrade
+from mmdata.sandbox.wire import NS_PER_MS, NS_PER_S, Answer, rows, whole_ns
 
 WEIGHT_PER_MINUTE = 6000
 
 # Largest limit that costs this weight.
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
-_MAX_DEPTH = 5000
+MAX_DEPTH = 5000
+
+_MAX_TRADES = 1000
+_TRADES_WEIGHT = 25
+_AGGREGATES_WEIGHT = 4
+
+_FOREVER_NS = 2**63 - 1
+_E8 = Decimal("0.00000001")
 
 _RATE_LIMITS = (
     '[{"rateLimitType":"REQUEST_WEIGHT","interval":"MINUTE","intervalNum":1,"limit":6000},'
@@ -42,6 +51,12 @@ class BinanceBooks(Protocol):
     def depth(self, symbol: str, limit: int) -> str | None:
         """Return the body of a depth answer, None when there is none to give."""
 
+    def trades(self, symbol: str) -> Tape[TapeTrade]:
+        """Return what the symbol traded."""
+
+    def aggregates(self, symbol: str) -> Tape[TapeAggregate]:
+        """Return what the symbol traded, aggregated."""
+
 
 class _RefusalError(Exception):
     """Not an error of ours: a venue's answer on its way out."""
@@ -63,6 +78,9 @@ class BinanceRest:
             "/api/v3/time": self._time,
             "/api/v3/exchangeInfo": self._exchange_info,
             "/api/v3/depth": self._depth,
+            "/api/v3/trades": self._trades,
+            "/api/v3/historicalTrades": self._historical_trades,
+            "/api/v3/aggTrades": self._aggregates,
         }
 
     def answer(self, target: str, headers: Mapping[str, str], now_ns: int) -> Answer:
@@ -119,23 +137,89 @@ class BinanceRest:
         )
 
     def _depth(self, query: dict[str, str], now_ns: int, micro: bool) -> str:
-        symbol = query.get("symbol", "")
-        if not symbol:
-            text = "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."
-            raise _RefusalError(-1102, text)
-        _require_legal("symbol", symbol, "^[A-Z0-9-_.]{1,20}$")
-        limit_text = query.get("limit", "100")
-        _require_legal("limit", limit_text, "^[0-9]{1,20}$")
-        limit = min(int(limit_text), _MAX_DEPTH)
-        if limit == 0:
-            raise _RefusalError(-1130, "Data sent for parameter 'limit' is not valid.")
+        symbol, limit = _symbol(query), _limit(query, 100, MAX_DEPTH)
         self._count(next(weight for most, weight in _DEPTH_WEIGHTS if limit <= most), now_ns)
-        if symbol not in self._books.symbol_rows():
-            raise _RefusalError(-1121, "Invalid symbol.")
+        self._require_known(symbol)
         body = self._books.depth(symbol, limit)
         if body is None:
             raise _RefusalError(-1000, f"the capture holds no snapshot of {symbol}", 500)
         return body
+
+    def _trades(self, query: dict[str, str], now_ns: int, micro: bool) -> str:
+        symbol, limit = _symbol(query), _limit(query, 500, _MAX_TRADES)
+        self._count(_TRADES_WEIGHT, now_ns)
+        self._require_known(symbol)
+        return rows(_trade(trade, micro) for trade in self._books.trades(symbol).newest(limit))
+
+    def _historical_trades(self, query: dict[str, str], now_ns: int, micro: bool) -> str:
+        symbol, limit = _symbol(query), _limit(query, 500, _MAX_TRADES)
+        first_id = _number(query, "fromId")
+        self._count(_TRADES_WEIGHT, now_ns)
+        self._require_known(symbol)
+        tape = self._books.trades(symbol)
+        found = tape.newest(limit) if first_id is None else tape.from_id(first_id, limit)
+        return rows(_trade(trade, micro) for trade in found)
+
+    def _aggregates(self, query: dict[str, str], now_ns: int, micro: bool) -> str:
+        symbol, limit = _symbol(query), _limit(query, 500, _MAX_TRADES)
+        first_id, start, end = (_number(query, name) for name in ("fromId", "startTime", "endTime"))
+        self._count(_AGGREGATES_WEIGHT, now_ns)
+        self._require_known(symbol)
+        tape = self._books.aggregates(symbol)
+        if first_id is not None:
+            if start is not None or end is not None:
+                raise _RefusalError(-1128, "Combination of optional parameters invalid.")
+            found = tape.from_id(first_id, limit)
+        elif start is not None:
+            end_ns = _FOREVER_NS if end is None else whole_ns(end)[1]
+            found = tape.between(whole_ns(start)[0], end_ns, limit)
+        else:
+            found = tape.newest(limit) if end is None else tape.until(whole_ns(end)[1], limit)
+        return rows(_aggregate(entry, micro) for entry in found)
+
+    def _require_known(self, symbol: str) -> None:
+        if symbol not in self._books.symbol_rows():
+            raise _RefusalError(-1121, "Invalid symbol.")
+
+
+def _trade(trade: TapeTrade, micro: bool) -> str:
+    quote = (Decimal(trade.price) * Decimal(trade.size)).quantize(_E8, ROUND_DOWN)
+    return (
+        f'{{"id":{trade.trade_id},"price":"{trade.price}","qty":"{trade.size}","quoteQty":"{quote:f}",'
+        f'"time":{stamp(trade.ts_event, micro)},"isBuyerMaker":{_bool(trade.taker == "sell")},'
+        f'"isBestMatch":true}}'
+    )
+
+
+def _aggregate(entry: TapeAggregate, micro: bool) -> str:
+    return (
+        f'{{"a":{entry.trade_id},"p":"{entry.price}","q":"{entry.size}","f":{entry.first_trade_id},'
+        f'"l":{entry.last_trade_id},"T":{stamp(entry.ts_event, micro)},'
+        f'"m":{_bool(entry.taker == "sell")},"M":true}}'
+    )
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def failure(status: int, retry_after_s: int | None, now_ns: int) -> Answer:
+    """Return an error of the server's: 429 and 418 (banned) with ``Retry-After``, 403, 5xx."""
+    match status:
+        case 418:
+            until_ms = now_ns // NS_PER_MS + 1000 * (retry_after_s or 120)
+            text = (
+                f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams."
+            )
+            code = -1003
+        case 429:
+            code, text = -1003, "Too much request weight used; please use WebSocket Streams."
+        case 504:
+            code, text = -1007, "Timeout waiting for response from backend server."
+        case _:
+            code, text = -1001, "Internal error; unable to process your request. Please try again."
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return _RefusalError(code, text, status).answer._replace(headers=headers)
 
 
 def symbol_row(instrument: Instrument) -> str:
@@ -170,6 +254,33 @@ def symbol_row(instrument: Instrument) -> str:
         f'"defaultSelfTradePreventionMode":"EXPIRE_MAKER",'
         f'"allowedSelfTradePreventionModes":["EXPIRE_TAKER","EXPIRE_MAKER","EXPIRE_BOTH"]}}'
     )
+
+
+def _symbol(query: Mapping[str, str]) -> str:
+    """Return the symbol of a request that must name one."""
+    symbol = query.get("symbol", "")
+    if not symbol:
+        text = "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."
+        raise _RefusalError(-1102, text)
+    _require_legal("symbol", symbol, "^[A-Z0-9-_.]{1,20}$")
+    return symbol
+
+
+def _limit(query: Mapping[str, str], default: int, most: int) -> int:
+    """Return the limit of a request; a larger one than there may be is cut down, as on the venue."""
+    text = query.get("limit", str(default))
+    _require_legal("limit", text, "^[0-9]{1,20}$")
+    limit = min(int(text), most)
+    if limit == 0:
+        raise _RefusalError(-1130, "Data sent for parameter 'limit' is not valid.")
+    return limit
+
+
+def _number(query: Mapping[str, str], name: str) -> int | None:
+    if name not in query:
+        return None
+    _require_legal(name, query[name], "^[0-9]{1,20}$")
+    return int(query[name])
 
 
 def _wanted_symbols(query: dict[str, str]) -> list[str] | None:

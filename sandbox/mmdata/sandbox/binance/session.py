@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from mmdata.sandbox.binance.messages import stamp, wrap
 from mmdata.sandbox.wire import Close, Join, Leave, Reaction, Send, Style, Window, compact
 
 MAX_STREAMS = 1024
@@ -85,6 +86,14 @@ class BinanceSession:
             text = "Invalid request: request ID must be an unsigned integer"
             return [_error(_INVALID_REQUEST, text)]
         return self._carry_out(request)
+
+    def shutdown(self, shape: str, now_ns: int) -> str:
+        """Return the notice that the server will close; the WebSocket API wraps it in ``event``."""
+        notice = f'{{"e":"serverShutdown","E":{stamp(now_ns, self.style.micro)}}}'
+        if shape == "event":
+            return f'{{"event":{notice}}}'
+        combined = self.style.combined if shape == "auto" else shape == "combined"
+        return wrap("!serverShutdown", notice, Style(combined))
 
     def _carry_out(self, request: dict[str, Any]) -> list[Reaction]:
         request_id = request["id"]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from mmdata.sandbox.engine import LevelView
 from mmdata.sandbox.okx.messages import BestBidOffer, Books, Trades, levels
+from mmdata.sandbox.tape import Tape, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from mmdata.sandbox.engine import LevelChange
+    from mmdata.sandbox.engine import Fill
     from mmdata.sandbox.market import Event, LiveMarket
     from mmdata.sandbox.wire import Message
 
@@ -29,7 +30,10 @@ _BBO_NS = 10 * NS_PER_MS
 
 
 class OkxFeed:
-    """The channels of one instrument."""
+    """The channels of one instrument, and its trades as REST tells them.
+
+    ``clock_ns``: by how much the venue's clock is wrong; it is in every stamp.
+    """
 
     def __init__(self, market: LiveMarket, start_ns: int, heartbeat_s: float) -> None:
         self.market = market
@@ -37,24 +41,30 @@ class OkxFeed:
         self._bids = _Window(market.engine.bids())
         self._asks = _Window(market.engine.asks())
         self.last_id = market.engine.update_id
+        self.clock_ns = 0
         self._books_due_ns = start_ns + _BOOKS_NS
         self._bbo_due_ns = start_ns + _BBO_NS
         self._heartbeat_ns = int(heartbeat_s * NS_PER_S)
         self._pushed_ns = start_ns
         self._bbo = self._best(start_ns)
+        self.trades: Tape[TapeTrade] = Tape()
 
     def observe(self, event: Event, now_ns: int) -> list[Message]:
         """Return what leaves at once for one event: its trades."""
         ts_event, outcome = event
-        self._bids.touch(outcome.changes, "bid")
-        self._asks.touch(outcome.changes, "ask")
+        for change in outcome.changes:
+            (self._bids if change.side == "bid" else self._asks).touched.add(change.px_ticks)
         messages: list[Message] = []
+        if not outcome.fills:  # of ten events nine
+            return messages
         for px_ticks, group in groupby(outcome.fills, key=lambda fill: fill.px_ticks):
             fills = list(group)
+            told_ns = ts_event + self.clock_ns
+            self._remember(fills, told_ns)
             messages.append(
                 Trades(
                     self.instrument,
-                    ts_event,
+                    told_ns,
                     fills[-1].trade_id,
                     px_ticks,
                     sum(fill.qty_lots for fill in fills),
@@ -83,7 +93,8 @@ class OkxFeed:
         """Return what a connection gets that has just subscribed to a channel."""
         if channel == "books":
             bids, asks = self._bids.published(reverse=True), self._asks.published()
-            return [Books(self.instrument, "snapshot", now_ns, asks, bids, self.last_id, -1)]
+            told_ns = now_ns + self.clock_ns
+            return [Books(self.instrument, "snapshot", told_ns, asks, bids, self.last_id, -1)]
         if channel == "bbo-tbt":
             return [self._best(self.market.ts_last_event)]
         return []
@@ -95,8 +106,17 @@ class OkxFeed:
         """
         bids = levels(self.instrument, self._bids.published(reverse=True)[:limit])
         asks = levels(self.instrument, self._asks.published()[:limit])
-        ts = f'"ts":"{now_ns // NS_PER_MS}","seqId":{self.last_id}'
+        ts = f'"ts":"{(now_ns + self.clock_ns) // NS_PER_MS}","seqId":{self.last_id}'
         return f'[{{"asks":{asks},"bids":{bids},{ts}}}]'
+
+    def reset_ids(self, by: int) -> None:
+        """Let ``seqId`` go down as in maintenance: the next diff still names the last one before."""
+        self.market.engine.rewind_ids(by, 0)
+
+    def _remember(self, fills: list[Fill], ts_event: int) -> None:
+        price, size = self.instrument.price(fills[0].px_ticks), self.instrument.size
+        for fill in fills:
+            self.trades.add(TapeTrade(fill.trade_id, ts_event, price, size(fill.qty_lots), fill.taker))
 
     def _push(self, now_ns: int) -> Books | None:
         engine = self.market.engine
@@ -108,25 +128,21 @@ class OkxFeed:
         elif now_ns - self._pushed_ns < self._heartbeat_ns:
             return None
         self._pushed_ns = now_ns
-        return Books(self.instrument, "update", now_ns, asks, bids, self.last_id, previous)
+        told_ns = now_ns + self.clock_ns
+        return Books(self.instrument, "update", told_ns, asks, bids, self.last_id, previous)
 
     def _best(self, ts_event: int) -> BestBidOffer:
         engine = self.market.engine
         ask, bid = list(islice(engine.asks(), 1)), list(islice(engine.bids(), 1))
-        return BestBidOffer(self.instrument, ts_event, ask, bid, engine.update_id)
+        return BestBidOffer(self.instrument, ts_event + self.clock_ns, ask, bid, engine.update_id)
 
 
 class _Window:
-    """One side of the book as last pushed, and which prices were touched since."""
+    """One side of the book as last pushed, and which prices were ``touched`` since."""
 
     def __init__(self, views: Iterator[LevelView]) -> None:
         self._published = {view.px_ticks: view for view in islice(views, WINDOW)}
-        self._touched: set[int] = set()
-
-    def touch(self, changes: Iterable[LevelChange], side: str) -> None:
-        for change in changes:
-            if change.side == side:
-                self._touched.add(change.px_ticks)
+        self.touched: set[int] = set()
 
     def published(self, *, reverse: bool = False) -> list[LevelView]:
         """Return the levels as last pushed, sorted by price."""
@@ -141,12 +157,12 @@ class _Window:
         """
         window = {view.px_ticks: view for view in islice(views, WINDOW)}
         before = self._published
-        told = {px for px in self._touched if px in window or px in before}
+        told = {px for px in self.touched if px in window or px in before}
         told |= window.keys() ^ before.keys()
         if len(window) < WINDOW:  # nothing is hidden: every touched price lies inside
-            told |= self._touched
+            told |= self.touched
         self._published = window
-        self._touched.clear()
+        self.touched.clear()
         gone = LevelView(0, 0, 0)
         return [window.get(px, gone._replace(px_ticks=px)) for px in sorted(told, reverse=descending)]
 

@@ -1,4 +1,4 @@
-"""REST of OKX, as far as a recorder of public data asks: time, instruments, books.
+"""REST of OKX, as far as a recorder of public data asks: time, instruments, books, trades.
 
 Source: okx.com/docs-v5, "Public data", "Order book trading / Market data", "Error code" (July 2026).
 """
@@ -11,9 +11,12 @@ from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from mmdata.sandbox.instruments import Instrument, shortest
+from mmdata.sandbox.tape import Tape, TapeTrade
 from mmdata.sandbox.wire import NS_PER_MS, Answer, Window, rows
 
-_MAX_DEPTH = 400
+MAX_DEPTH = 400
+_MAX_TRADES = 500
+_MAX_HISTORY = 100
 _TYPES = ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION")
 _LIST_TIME = "1606468572000"
 
@@ -26,6 +29,9 @@ class OkxBooks(Protocol):
 
     def depth_data(self, inst_id: str, size: int, now_ns: int) -> str | None:
         """Return the ``data`` array of a books answer, None when there is none to give."""
+
+    def trades(self, inst_id: str) -> Tape[TapeTrade]:
+        """Return what the instrument traded."""
 
 
 class _RefusalError(Exception):
@@ -46,6 +52,8 @@ class OkxRest:
             "/api/v5/public/time": (self._time, 10),
             "/api/v5/public/instruments": (self._instruments, 20),
             "/api/v5/market/books": (self._market_books, 40),
+            "/api/v5/market/trades": (self._market_trades, 100),
+            "/api/v5/market/history-trades": (self._history_trades, 20),
         }
         self._rates = {path: Window(limit, 2.0) for path, (_, limit) in self._calls.items()}
 
@@ -59,7 +67,7 @@ class OkxRest:
         try:
             if self._rates[parts.path].exceeded(now_ns):
                 raise _RefusalError("50011", "Too Many Requests", 429)
-            return Answer(200, f'{{"code":"0","msg":"","data":{call(query, now_ns)}}}')
+            return Answer(200, envelope(call(query, now_ns)))
         except _RefusalError as refused:
             return refused.answer
 
@@ -80,18 +88,84 @@ class OkxRest:
         return rows(row for row in chosen if f'"instType":"{kind}"' in row)
 
     def _market_books(self, query: dict[str, str], now_ns: int) -> str:
+        inst_id = self._inst_id(query)
+        data = self._books.depth_data(inst_id, _count(query, "sz", 1, MAX_DEPTH), now_ns)
+        if data is None:
+            raise _RefusalError("50001", "Service temporarily unavailable. Try again later", 503)
+        return data
+
+    def _market_trades(self, query: dict[str, str], now_ns: int) -> str:
+        tape = self._books.trades(self._inst_id(query))
+        return _newest_first(query["instId"], tape.newest(_count(query, "limit", 100, _MAX_TRADES)))
+
+    def _history_trades(self, query: dict[str, str], now_ns: int) -> str:
+        tape = self._books.trades(self._inst_id(query))
+        limit = _count(query, "limit", 100, _MAX_HISTORY)
+        kind = query.get("type", "1")
+        if kind not in ("1", "2"):
+            raise _RefusalError("51000", "Parameter type error", 400)
+        after, before = _cursor(query, "after"), _cursor(query, "before")
+        # By time, only the way back is documented.
+        if kind == "2":
+            found = tape.newest(limit) if after is None else tape.until(after * NS_PER_MS - 1, limit)
+        elif before is None:
+            found = tape.newest(limit) if after is None else tape.before_id(after, limit)
+        else:
+            found = _between(tape, before, after, limit)
+        return _newest_first(query["instId"], found)
+
+    def _inst_id(self, query: Mapping[str, str]) -> str:
         inst_id = query.get("instId", "")
         if not inst_id:
             raise _RefusalError("50014", "Parameter instId can not be empty", 400)
         if inst_id not in self._books.instrument_rows():
             raise _no_such_instrument()
-        size = query.get("sz", "1")
-        if not size.isdecimal() or int(size) < 1:
-            raise _RefusalError("51000", "Parameter sz error", 400)
-        data = self._books.depth_data(inst_id, min(int(size), _MAX_DEPTH), now_ns)
-        if data is None:
-            raise _RefusalError("50001", "Service temporarily unavailable. Try again later", 503)
-        return data
+        return inst_id
+
+
+def _between(tape: Tape[TapeTrade], before: int, after: int | None, limit: int) -> list[TapeTrade]:
+    """Return the newest trades newer than ``before`` and older than ``after``."""
+    found = tape.newest(limit) if after is None else tape.before_id(after, limit)
+    return [trade for trade in found if trade.trade_id > before]
+
+
+def _newest_first(inst_id: str, trades: list[TapeTrade]) -> str:
+    return rows(
+        f'{{"instId":"{inst_id}","side":"{trade.taker}","sz":"{trade.size}","px":"{trade.price}",'
+        f'"source":"0","tradeId":"{trade.trade_id}","ts":"{trade.ts_event // NS_PER_MS}"}}'
+        for trade in reversed(trades)
+    )
+
+
+def _count(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """Return how many a request asks for; more than there may be is cut down, as on the venue."""
+    text = query.get(name, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise _RefusalError("51000", f"Parameter {name} error", 400)
+    return min(int(text), most)
+
+
+def _cursor(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name, "")
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise _RefusalError("51000", f"Parameter {name} error", 400)
+    return int(text)
+
+
+def envelope(data: str) -> str:
+    """Return data as the body of a good answer."""
+    return f'{{"code":"0","msg":"","data":{data}}}'
+
+
+def failure(status: int, retry_after_s: int | None) -> Answer:
+    """Return an error of the server's: too many requests, or service unavailable."""
+    code, text = "50001", "Service temporarily unavailable. Try again later"
+    if status in (418, 429):
+        code, text = "50011", "Too Many Requests"
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return _RefusalError(code, text, status).answer._replace(headers=headers)
 
 
 def _no_such_instrument() -> _RefusalError:

@@ -23,6 +23,7 @@ _INVALID_ARGS = "60013"
 _TOO_FREQUENT = "60014"
 _NO_SUCH_CHANNEL = "60018"
 _INVALID_OP = "60019"
+_UPGRADE = "64008"
 
 _PATHS = ("/ws/v5/public", "/ws/v5/business", "/ws/v5/private")
 
@@ -73,6 +74,11 @@ class OkxSession:
             return [self._error(_INVALID_ARGS, "Invalid args", request_id)]
         carry_out = self._subscribe if request["op"] == "subscribe" else self._unsubscribe
         return [reaction for arg in args for reaction in carry_out(arg, request_id)]
+
+    def upgrade_notice(self) -> str:
+        """Return the notice that the connection will be closed for a service upgrade."""
+        text = "The connection will soon be closed for a service upgrade. Please reconnect."
+        return compact({"event": "notice", "code": _UPGRADE, "msg": text, "connId": self._conn_id})
 
     def _subscribe(self, arg: dict[str, str], request_id: str | None) -> list[Reaction]:
         key = subscription(arg["channel"], arg.get("instId", ""))

@@ -7,16 +7,20 @@ of 2026-10 ("Diff. Book Depth Streams"). Unknown keys are ignored: the venue app
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from mmdata.recorder.levels import wire_levels
 from mmdata.recorder.records import (
+    UNREADABLE,
     Bbo,
     Depth,
     Id,
     Instrument,
     Level,
+    Levels,
     Record,
     Snapshot,
     Trade,
@@ -27,6 +31,9 @@ from mmdata.recorder.records import (
 TIME_PATH = "/api/v3/time"
 """Asked for the venue's time: weight 1."""
 _WireLevel = tuple[str, str]
+_NUMBERS = 2  # strings a level
+_WRAPPER = b'{"stream":"'
+_T = TypeVar("_T")
 
 
 class _Frame(msgspec.Struct):
@@ -44,13 +51,20 @@ class _Probe(msgspec.Struct):
     event: Any = msgspec.UNSET
 
 
-class _DepthUpdate(msgspec.Struct):
+class _Wrapped(msgspec.Struct, Generic[_T]):
+    """A frame whose channel is known before it is read."""
+
+    stream: str
+    data: _T
+
+
+class _DepthUpdate(msgspec.Struct, Generic[_T]):
     E: int  # emission time
     s: str
     U: Id  # first id
     u: Id  # last id
-    b: list[_WireLevel]
-    a: list[_WireLevel]
+    b: _T
+    a: _T
     T: int | None = None  # matching-engine time, USDⓈ-M only
     pu: Id | None = None  # last id of the message before, USDⓈ-M only
 
@@ -89,10 +103,10 @@ class _BookTicker(msgspec.Struct):
     T: int | None = None
 
 
-class _RestDepth(msgspec.Struct):
+class _RestDepth(msgspec.Struct, Generic[_T]):
     lastUpdateId: Id  # noqa: N815 the venue's key
-    bids: list[_WireLevel]
-    asks: list[_WireLevel]
+    bids: _T
+    asks: _T
     T: int | None = None
 
 
@@ -123,11 +137,12 @@ class _Time(msgspec.Struct):
 
 _frame = msgspec.json.Decoder(_Frame).decode
 _probe = msgspec.json.Decoder(_Probe).decode
-_depth_update = msgspec.json.Decoder(_DepthUpdate).decode
+_depth_update = msgspec.json.Decoder(_DepthUpdate[list[_WireLevel]]).decode
 _trade = msgspec.json.Decoder(_Trade).decode
 _agg_trade = msgspec.json.Decoder(_AggTrade).decode
 _book_ticker = msgspec.json.Decoder(_BookTicker).decode
-_rest_depth = msgspec.json.Decoder(_RestDepth).decode
+_rest_depth = msgspec.json.Decoder(_RestDepth[list[_WireLevel]]).decode
+_raw_rest_depth = msgspec.json.Decoder(_RestDepth[msgspec.Raw]).decode
 _symbol = msgspec.json.Decoder(_Symbol).decode
 _exchange_info = msgspec.json.Decoder(_ExchangeInfo).decode
 _time = msgspec.json.Decoder(_Time).decode
@@ -149,61 +164,50 @@ def decode(frame: bytes) -> Sequence[Record]:
         stream, data = f"@{probe.e or 'bookTicker'}", frame
     if stream == "!serverShutdown":
         return (Untabled(stream, control=True),)
-    _, _, channel = stream.partition("@")
+    channel = _channel(stream)
     reader = _READERS.get(channel.partition("@")[0])
     return (Untabled(channel, control=False),) if reader is None else (reader(data),)
 
 
-def _read_depth(data: bytes) -> Depth:
-    message = _depth_update(data)
+def _depth(message: _DepthUpdate[Any], bids: Levels, asks: Levels) -> Depth:
     sent = wire_time(message.E)
     return Depth(
-        symbol=message.s,
-        ts_event=sent if message.T is None else wire_time(message.T),
-        ts_sent=None if message.T is None else sent,
-        first_id=message.U,
-        last_id=message.u,
-        prev_id=message.U - 1 if message.pu is None else message.pu,
-        bids=_levels(message.b),
-        asks=_levels(message.a),
+        message.s,
+        sent if message.T is None else wire_time(message.T),
+        None if message.T is None else sent,
+        message.U,
+        message.u,
+        message.U - 1 if message.pu is None else message.pu,
+        bids,
+        asks,
     )
 
 
-def _read_trade(data: bytes) -> Trade:
-    message = _trade(data)
-    return Trade(
-        symbol=message.s,
-        kind="trade",
-        ts_event=wire_time(message.T),
-        ts_sent=wire_time(message.E),
-        trade_id=message.t,
-        first_trade_id=message.t,
-        last_trade_id=message.t,
-        side="sell" if message.m else "buy",
-        price=message.p,
-        size=message.q,
-        flags=message.X,
-    )
+def _read_depth(data: bytes) -> Depth:
+    message = _depth_update(data)
+    return _depth(message, _levels(message.b), _levels(message.a))
 
 
-def _read_agg_trade(data: bytes) -> Trade:
-    message = _agg_trade(data)
-    return Trade(
-        symbol=message.s,
-        kind="agg",
-        ts_event=wire_time(message.T),
-        ts_sent=wire_time(message.E),
-        trade_id=message.a,
-        first_trade_id=message.f,
-        last_trade_id=message.l,
-        side="sell" if message.m else "buy",
-        price=message.p,
-        size=message.q,
-    )
+def _skim_depth(message: _DepthUpdate[msgspec.Raw]) -> Depth | None:
+    sides = wire_levels(message.b, message.a, _NUMBERS)
+    return None if sides is None else _depth(message, *sides)
 
 
-def _read_book_ticker(data: bytes) -> Bbo:
-    message = _book_ticker(data)
+def _of_trade(message: _Trade) -> Trade:
+    side = "sell" if message.m else "buy"
+    event, sent = wire_time(message.T), wire_time(message.E)
+    ids = (message.t, message.t, message.t)
+    return Trade(message.s, "trade", event, sent, *ids, side, message.p, message.q, flags=message.X)
+
+
+def _of_agg_trade(message: _AggTrade) -> Trade:
+    side = "sell" if message.m else "buy"
+    event, sent = wire_time(message.T), wire_time(message.E)
+    ids = (message.a, message.f, message.l)
+    return Trade(message.s, "agg", event, sent, *ids, side, message.p, message.q)
+
+
+def _of_book_ticker(message: _BookTicker) -> Bbo:
     return Bbo(
         symbol=message.s,
         ts_event=None if message.T is None else wire_time(message.T),
@@ -217,10 +221,51 @@ def _read_book_ticker(data: bytes) -> Bbo:
 _READERS: dict[str, Callable[[bytes], Record]] = {
     "depth": _read_depth,
     "depthUpdate": _read_depth,  # a bare frame names its event, not its stream
-    "trade": _read_trade,
-    "aggTrade": _read_agg_trade,
-    "bookTicker": _read_book_ticker,
+    "trade": lambda data: _of_trade(_trade(data)),
+    "aggTrade": lambda data: _of_agg_trade(_agg_trade(data)),
+    "bookTicker": lambda data: _of_book_ticker(_book_ticker(data)),
 }
+
+_Skimmer = tuple[Callable[[bytes], _Wrapped[Any]], Callable[[Any], Record | None]]
+_SKIMMERS: dict[str, _Skimmer] = {
+    "depth": (msgspec.json.Decoder(_Wrapped[_DepthUpdate[msgspec.Raw]]).decode, _skim_depth),
+    "trade": (msgspec.json.Decoder(_Wrapped[_Trade]).decode, _of_trade),
+    "aggTrade": (msgspec.json.Decoder(_Wrapped[_AggTrade]).decode, _of_agg_trade),
+    "bookTicker": (msgspec.json.Decoder(_Wrapped[_BookTicker]).decode, _of_book_ticker),
+}
+"""How a frame of a channel is read in one pass, and made a record."""
+
+
+def skim(frame: bytes) -> Sequence[Record]:
+    """Return what `decode` returns, in one pass; a book's levels are only counted where they are plain."""
+    if frame.startswith(_WRAPPER):
+        try:
+            stream, skimmer = _skimmer(frame[len(_WRAPPER) : frame.index(b'"', len(_WRAPPER))])
+            if skimmer is not None:
+                read, made = skimmer
+                message = read(frame)
+                # A key may come twice, and the last one counts.
+                record = made(message.data) if message.stream == stream else None
+                if record is not None:
+                    return (record,)
+        except UNREADABLE:
+            pass  # `decode` says what is wrong with it
+    return decode(frame)
+
+
+@lru_cache(1024)
+def _skimmer(name: bytes) -> tuple[str, _Skimmer | None]:
+    stream = name.decode()
+    return stream, _SKIMMERS.get(_channel(stream).partition("@")[0])
+
+
+def _channel(stream: str) -> str:
+    """Return a stream's channel.
+
+    >>> _channel("btcusdt@depth@100ms")
+    'depth@100ms'
+    """
+    return stream.partition("@")[2]
 
 
 def _levels(levels: list[_WireLevel]) -> list[Level]:
@@ -230,13 +275,24 @@ def _levels(levels: list[_WireLevel]) -> list[Level]:
 def decode_snapshot(body: bytes, symbol: str) -> Snapshot:
     """Return the book that ``GET depth`` answered; spot's names neither its symbol nor a time."""
     answer = _rest_depth(body)
-    return Snapshot(
-        symbol=symbol,
-        ts_event=None if answer.T is None else wire_time(answer.T),
-        last_id=answer.lastUpdateId,
-        bids=_levels(answer.bids),
-        asks=_levels(answer.asks),
-    )
+    return _snapshot(answer, symbol, _levels(answer.bids), _levels(answer.asks))
+
+
+def skim_snapshot(body: bytes, symbol: str) -> Snapshot:
+    """Return what `decode_snapshot` returns; the levels are only counted where they are plain."""
+    try:
+        answer = _raw_rest_depth(body)
+        sides = wire_levels(answer.bids, answer.asks, _NUMBERS)
+        if sides is not None:
+            return _snapshot(answer, symbol, *sides)
+    except UNREADABLE:
+        pass  # `decode_snapshot` says what is wrong with it
+    return decode_snapshot(body, symbol)
+
+
+def _snapshot(answer: _RestDepth[Any], symbol: str, bids: Levels, asks: Levels) -> Snapshot:
+    event = None if answer.T is None else wire_time(answer.T)
+    return Snapshot(symbol, event, answer.lastUpdateId, bids, asks)
 
 
 def decode_instruments(body: bytes, symbols: Sequence[str]) -> list[Instrument]:

@@ -6,51 +6,97 @@ streams a connection; ping frames every 20 s are answered by the WebSocket libra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import quote
 
 import msgspec
 
-from mmdata.datasets.chain import CHAINS
-from mmdata.recorder.venues.stream import CONTROL, DEPTH, NOTICE, TRADES, Request, Seen
+from mmdata.datasets.chain import CHAINS, NO_ID
+from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _WRAPPER = b'{"stream":"'
-_SNAPSHOT_LEVELS = 5000  # the most there is; weight 250 of 6000 a minute
+_SNAPSHOT_LEVELS = 5000  # the most there is
+_SNAPSHOT_WEIGHT, _INSTRUMENTS_WEIGHT, _TIME_WEIGHT = 250, 20, 1
+MOST_STREAMS = 200
+"""A connection may have 1024; their names must fit the first line of the request."""
+# 300 attempts in 5 minutes an address, of which we stay under 60; connections live 24 h; 5 messages/s.
+_LIMITS = Limits((0.2, 10), (3.0, 3), 6000, 23 * 3600.0)
 
 
-class _DepthIds(msgspec.Struct):
+class _DepthIds(msgspec.Struct, gc=False):
     s: str
     U: int
     u: int
 
 
-class _TradeIds(msgspec.Struct):
+class _TradeIds(msgspec.Struct, gc=False):
     s: str
     t: int
 
 
-class _AggIds(msgspec.Struct):
+class _AggIds(msgspec.Struct, gc=False):
     s: str
     a: int
 
 
-class _Depth(msgspec.Struct):
+class _TickerIds(msgspec.Struct, gc=False):
+    s: str
+    u: int
+
+
+class _Depth(msgspec.Struct, gc=False):
     data: _DepthIds
 
 
-class _Trade(msgspec.Struct):
+class _Trade(msgspec.Struct, gc=False):
     data: _TradeIds
 
 
-class _Agg(msgspec.Struct):
+class _Agg(msgspec.Struct, gc=False):
     data: _AggIds
+
+
+class _Ticker(msgspec.Struct, gc=False):
+    data: _TickerIds
 
 
 _depth = msgspec.json.Decoder(_Depth).decode
 _trade = msgspec.json.Decoder(_Trade).decode
 _agg = msgspec.json.Decoder(_Agg).decode
+_ticker = msgspec.json.Decoder(_Ticker).decode
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NOTHING: tuple[Seen, ...] = ()
+
+
+def _read_depth(frame: bytes) -> Seen:
+    ids = _depth(frame).data
+    return Seen(DEPTH, ids.s, ids.U, ids.u, ids.U - 1)
+
+
+def _read_trade(frame: bytes) -> Seen:
+    ids = _trade(frame).data
+    return Seen(TRADES, ids.s, ids.t, ids.t, ids.t - 1, False, "trade")
+
+
+def _read_agg(frame: bytes) -> Seen:
+    ids = _agg(frame).data
+    return Seen(TRADES, ids.s, ids.a, ids.a, ids.a - 1, False, "agg")
+
+
+def _read_ticker(frame: bytes) -> Seen:
+    ids = _ticker(frame).data
+    return Seen(BBO, ids.s, ids.u, ids.u, NO_ID)
+
+
+_READERS: dict[str, Callable[[bytes], Seen]] = {
+    "depth": _read_depth,
+    "depth@100ms": _read_depth,
+    "trade": _read_trade,
+    "aggTrade": _read_agg,
+    "bookTicker": _read_ticker,
+}
+"""By channel. Levels are skipped, not decoded."""
 
 
 class BinanceStream:
@@ -59,12 +105,19 @@ class BinanceStream:
     exchange: str = "binance"
     chain = CHAINS["binance"]
     time_unit: str = "us"
+    limits = _LIMITS
     keepalive: bytes | None = None
+    rest_headers: Mapping[str, str] = MappingProxyType({"X-MBX-TIME-UNIT": "MICROSECOND"})
 
     def __init__(self, symbols: Sequence[str], channels: Sequence[str], ws_url: str) -> None:
-        self._symbols = tuple(symbols)
+        self.symbols = tuple(symbols)
         self.has_books = any(channel.startswith("depth") for channel in channels)
         streams = [f"{symbol.lower()}@{channel}" for symbol in symbols for channel in channels]
+        self._readers = {
+            f"{symbol.lower()}@{channel}".encode(): _READERS[channel]
+            for symbol in symbols
+            for channel in channels
+        }
         names = "/".join(quote(stream, safe="@") for stream in streams)
         self.url = f"{ws_url}/stream?streams={names}&timeUnit=MICROSECOND"
 
@@ -81,33 +134,32 @@ class BinanceStream:
         if not frame.startswith(_WRAPPER):
             return self._look_bare(frame)
         name = frame[len(_WRAPPER) : frame.index(b'"', len(_WRAPPER))]
-        channel = name[name.find(b"@") :]
-        if channel.startswith(b"@depth"):
-            ids = _depth(frame).data
-            return (Seen(DEPTH, ids.s, ids.U, ids.u, ids.U - 1),)
-        if channel == b"@trade":
-            trade = _trade(frame).data
-            return (Seen(TRADES, trade.s, trade.t, trade.t, text="trade"),)
-        if channel == b"@aggTrade":
-            agg = _agg(frame).data
-            return (Seen(TRADES, agg.s, agg.a, agg.a, text="agg"),)
+        read = self._readers.get(name)
+        if read is not None:
+            return (read(frame),)
         if name == b"!serverShutdown":
-            return (Seen(NOTICE, "", text="serverShutdown"),)
+            return (Seen(CLOSING, "", text="serverShutdown"),)
         return _NOTHING
 
     def _look_bare(self, frame: bytes) -> Sequence[Seen]:
         keys = _any(frame)
-        if "code" in keys or "error" in keys or b"serverShutdown" in frame:
+        if b'"serverShutdown"' in frame:  # bare, or wrapped in an "event"
+            return (Seen(CLOSING, "", text="serverShutdown"),)
+        if "code" in keys or "error" in keys:
             return (Seen(NOTICE, "", text=frame.decode(errors="replace")),)
         return (Seen(CONTROL, ""),)
 
     def snapshot_request(self, symbol: str) -> Request:
         """Return the request for the deepest book there is."""
         path = f"/api/v3/depth?symbol={quote(symbol)}&limit={_SNAPSHOT_LEVELS}"
-        return Request("snapshot", path, (symbol,))
+        return Request("snapshot", path, (symbol,), _SNAPSHOT_WEIGHT)
 
     def instruments_requests(self) -> Sequence[Request]:
         """Return the one request for the filters of all symbols."""
-        listed = ",".join(f'"{symbol}"' for symbol in self._symbols)
+        listed = ",".join(f'"{symbol}"' for symbol in self.symbols)
         path = f"/api/v3/exchangeInfo?symbols={quote(f'[{listed}]')}"
-        return (Request("instruments", path, self._symbols),)
+        return (Request("instruments", path, self.symbols, _INSTRUMENTS_WEIGHT),)
+
+    def time_request(self) -> Request:
+        """Return the request for the venue's clock."""
+        return Request("time", "/api/v3/time", (), _TIME_WEIGHT)

@@ -7,17 +7,20 @@ missing in older recordings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from mmdata.recorder.levels import wire_levels
 from mmdata.recorder.records import (
+    UNREADABLE,
     Bbo,
     Depth,
     Id,
     Instrument,
     Level,
+    Levels,
     Record,
     Small,
     Snapshot,
@@ -29,6 +32,9 @@ from mmdata.recorder.records import (
 TIME_PATH = "/api/v5/public/time"
 """Asked for the venue's time: 10 requests in 2 s."""
 _WireLevel = tuple[str, str, str, str]  # price, size, "0" (deprecated), number of orders
+_NUMBERS = 4  # strings a level
+_PREFIX = b'{"arg":{"channel":"'
+_T = TypeVar("_T")
 _BOOKS = ("books", "books-l2-tbt", "books50-l2-tbt")
 _TRADES = ("trades", "trades-all")
 
@@ -45,9 +51,18 @@ class _Frame(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _Book(msgspec.Struct):
-    asks: list[_WireLevel]
-    bids: list[_WireLevel]
+class _DataFrame(msgspec.Struct, Generic[_T]):
+    """A frame of a channel that is known before it is read."""
+
+    arg: _Arg
+    data: list[_T]
+    event: str | None = None
+    action: str | None = None
+
+
+class _Book(msgspec.Struct, Generic[_T]):
+    asks: _T
+    bids: _T
     ts: str
     checksum: Small | None = None
     seqId: Id | None = None  # noqa: N815
@@ -88,8 +103,9 @@ class _Time(msgspec.Struct):
 
 
 _frame = msgspec.json.Decoder(_Frame).decode
-_books = msgspec.json.Decoder(list[_Book]).decode
-_book = msgspec.json.Decoder(_Book).decode
+_books = msgspec.json.Decoder(list[_Book[list[_WireLevel]]]).decode
+_book = msgspec.json.Decoder(_Book[list[_WireLevel]]).decode
+_raw_book = msgspec.json.Decoder(_Book[msgspec.Raw]).decode
 _trades = msgspec.json.Decoder(list[_Trade]).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _instrument = msgspec.json.Decoder(_Instrument).decode
@@ -110,7 +126,10 @@ def decode(frame: bytes) -> Sequence[Record]:
         if message.action not in ("snapshot", "update"):
             raise msgspec.ValidationError(f"action is {message.action!r}, not snapshot or update")
         replaces = message.action == "snapshot"
-        return [_depth(symbol, book, is_snapshot=replaces) for book in _books(data)]
+        return [
+            _depth(symbol, book, _levels(book.bids), _levels(book.asks), is_snapshot=replaces)
+            for book in _books(data)
+        ]
     if channel in _TRADES:
         return [_read_trade(trade) for trade in _trades(data)]
     if channel == "bbo-tbt" and symbol is not None:
@@ -118,7 +137,61 @@ def decode(frame: bytes) -> Sequence[Record]:
     return (Untabled(channel, control=False),)
 
 
-def _depth(symbol: str, book: _Book, *, is_snapshot: bool) -> Depth:
+def skim(frame: bytes) -> Sequence[Record]:
+    """Return what `decode` returns, in one pass; a book's levels are only counted where they are plain."""
+    if frame.startswith(_PREFIX):
+        channel = frame[len(_PREFIX) : frame.find(b'"', len(_PREFIX))]
+        skimmer = _SKIMMERS.get(channel)
+        if skimmer is not None:
+            try:
+                read, made = skimmer
+                message = read(frame)
+                # A key may come twice, and the last one counts.
+                if message.event is None and message.arg.channel.encode() == channel:
+                    records = made(message)
+                    if records is not None:
+                        return records
+            except UNREADABLE:
+                pass  # `decode` says what is wrong with it
+    return decode(frame)
+
+
+def _skim_books(message: _DataFrame[_Book[msgspec.Raw]]) -> Sequence[Record] | None:
+    symbol = message.arg.instId
+    if symbol is None or message.action not in ("snapshot", "update"):
+        return None
+    replaces = message.action == "snapshot"
+    records = []
+    for book in message.data:
+        sides = wire_levels(book.bids, book.asks, _NUMBERS)
+        if sides is None:
+            return None
+        records.append(_depth(symbol, book, *sides, is_snapshot=replaces))
+    return records
+
+
+def _skim_trades(message: _DataFrame[_Trade]) -> Sequence[Record]:
+    return [_read_trade(trade) for trade in message.data]
+
+
+def _skim_bbo(message: _DataFrame[_Book[list[_WireLevel]]]) -> Sequence[Record] | None:
+    symbol = message.arg.instId
+    return None if symbol is None else [_bbo(symbol, book) for book in message.data]
+
+
+_Skimmer = tuple[Callable[[bytes], _DataFrame[Any]], Callable[[Any], Sequence[Record] | None]]
+_SKIMMERS: dict[bytes, _Skimmer] = {
+    **{
+        name.encode(): (msgspec.json.Decoder(_DataFrame[_Book[msgspec.Raw]]).decode, _skim_books)
+        for name in _BOOKS
+    },
+    **{name.encode(): (msgspec.json.Decoder(_DataFrame[_Trade]).decode, _skim_trades) for name in _TRADES},
+    b"bbo-tbt": (msgspec.json.Decoder(_DataFrame[_Book[list[_WireLevel]]]).decode, _skim_bbo),
+}
+"""How a frame of a channel is read in one pass, and made records."""
+
+
+def _depth(symbol: str, book: _Book[Any], bids: Levels, asks: Levels, *, is_snapshot: bool) -> Depth:
     return Depth(
         symbol=symbol,
         ts_event=wire_time(int(book.ts)),
@@ -126,8 +199,8 @@ def _depth(symbol: str, book: _Book, *, is_snapshot: bool) -> Depth:
         first_id=book.seqId,
         last_id=book.seqId,
         prev_id=book.prevSeqId,
-        bids=_levels(book.bids),
-        asks=_levels(book.asks),
+        bids=bids,
+        asks=asks,
         checksum=book.checksum or None,  # 0 means none
         is_snapshot=is_snapshot,
     )
@@ -163,7 +236,7 @@ def _whole(text: str, bits: int) -> int:
     return number
 
 
-def _bbo(symbol: str, book: _Book) -> Bbo:
+def _bbo(symbol: str, book: _Book[list[_WireLevel]]) -> Bbo:
     return Bbo(
         symbol=symbol,
         ts_event=wire_time(int(book.ts)),
@@ -182,13 +255,24 @@ def decode_snapshot(body: bytes, symbol: str) -> Snapshot:
     """Return the book that ``GET /market/books`` answered; it does not name its symbol."""
     [raw] = _rows(body)
     book = _book(raw)
-    return Snapshot(
-        symbol=symbol,
-        ts_event=wire_time(int(book.ts)),
-        last_id=book.seqId,
-        bids=_levels(book.bids),
-        asks=_levels(book.asks),
-    )
+    return _snapshot(symbol, book, _levels(book.bids), _levels(book.asks))
+
+
+def skim_snapshot(body: bytes, symbol: str) -> Snapshot:
+    """Return what `decode_snapshot` returns; the levels are only counted where they are plain."""
+    [raw] = _rows(body)
+    try:
+        book = _raw_book(raw)
+        sides = wire_levels(book.bids, book.asks, _NUMBERS)
+        if sides is not None:
+            return _snapshot(symbol, book, *sides)
+    except UNREADABLE:
+        pass  # `decode_snapshot` says what is wrong with it
+    return decode_snapshot(body, symbol)
+
+
+def _snapshot(symbol: str, book: _Book[Any], bids: Levels, asks: Levels) -> Snapshot:
+    return Snapshot(symbol, wire_time(int(book.ts)), book.seqId, bids, asks)
 
 
 def decode_instruments(body: bytes, symbols: Sequence[str]) -> list[Instrument]:

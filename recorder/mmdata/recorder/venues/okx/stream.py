@@ -6,25 +6,32 @@ arguments in one request), "Order book channel" (a new subscription brings a fre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
+from types import MappingProxyType
 from urllib.parse import quote
 
 import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
-from mmdata.recorder.venues.stream import CONTROL, DEPTH, NOTICE, TRADES, Request, Seen
+from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _BOOK_CHANNEL = "books"
 _SNAPSHOT_LEVELS = 400
+_CLOSING_SOON = "64008"
+MOST_BOOKS = 25
+"""A connection should have fewer than 30 of the deep book channels."""
+# 3 connections a second; 480 requests an hour and connection; 20 REST requests in 2 s at the slowest
+# endpoint we use. No lifetime is documented: a day does no harm.
+_LIMITS = Limits((0.5, 3), (400 / 3600, 60), 600, 23 * 3600.0)
 
 
-class _Arg(msgspec.Struct):
+class _Arg(msgspec.Struct, gc=False):
     channel: str = ""
     instId: str = ""  # noqa: N815 the venue's key
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     seqId: int | None = None  # noqa: N815
     prevSeqId: int | None = None  # noqa: N815
     tradeId: str | None = None  # noqa: N815
@@ -34,6 +41,7 @@ class _Item(msgspec.Struct):
 class _Frame(msgspec.Struct):
     arg: _Arg | None = None
     event: str | None = None
+    code: str | None = None
     action: str | None = None
     data: list[_Item] = []
 
@@ -48,10 +56,12 @@ class OkxStream:
     exchange: str = "okx"
     chain = CHAINS["okx"]
     time_unit: str = "ms"
+    limits = _LIMITS
     keepalive: bytes | None = b"ping"
+    rest_headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, symbols: Sequence[str], channels: Sequence[str], ws_url: str) -> None:
-        self._symbols = tuple(symbols)
+        self.symbols = tuple(symbols)
         self._channels = tuple(channels)
         self.has_books = _BOOK_CHANNEL in channels
         self._ids = count(1)
@@ -59,7 +69,7 @@ class OkxStream:
 
     def opening(self) -> Sequence[bytes]:
         """Return one request with every channel of every instrument."""
-        args = [{"channel": c, "instId": symbol} for symbol in self._symbols for c in self._channels]
+        args = [{"channel": c, "instId": symbol} for symbol in self.symbols for c in self._channels]
         return (self._request("subscribe", args),)
 
     def resubscribe(self, symbol: str) -> Sequence[bytes]:
@@ -81,7 +91,8 @@ class OkxStream:
                 return (Seen(CONTROL, arg.instId, text=arg.channel),)
             if message.event == "unsubscribe":
                 return (Seen(CONTROL, ""),)
-            return (Seen(NOTICE, "", text=frame.decode(errors="replace")),)
+            channel = CLOSING if message.code == _CLOSING_SOON else NOTICE
+            return (Seen(channel, "", text=frame.decode(errors="replace")),)
         if arg is None:
             raise msgspec.ValidationError("neither an event nor a channel's data")
         if arg.channel == _BOOK_CHANNEL:
@@ -89,7 +100,13 @@ class OkxStream:
             return [_book_ids(arg.instId, item, is_snapshot=replaces) for item in message.data]
         if arg.channel == "trades":
             return [_trade_ids(arg.instId, item) for item in message.data if item.count is not None]
+        if arg.channel == "bbo-tbt":
+            return [_bbo_ids(arg.instId, item) for item in message.data]
         return _NOTHING
+
+    def time_request(self) -> Request:
+        """Return the request for the venue's clock."""
+        return Request("time", "/api/v5/public/time", ())
 
     def snapshot_request(self, symbol: str) -> Request:
         """Return the request for the book that is kept to audit the stream's, never spliced."""
@@ -98,12 +115,12 @@ class OkxStream:
 
     def instruments_requests(self) -> Sequence[Request]:
         """Return one request a type of instrument: tick and lot of all that are recorded."""
-        kinds = dict.fromkeys(_listing(symbol) for symbol in self._symbols)
+        kinds = dict.fromkeys(_listing(symbol) for symbol in self.symbols)
         return [
             Request(
                 "instruments",
                 f"/api/v5/public/instruments?{kind}",
-                tuple(symbol for symbol in self._symbols if _listing(symbol) == kind),
+                tuple(symbol for symbol in self.symbols if _listing(symbol) == kind),
             )
             for kind in kinds
         ]
@@ -131,6 +148,12 @@ def _book_ids(symbol: str, item: _Item, *, is_snapshot: bool) -> Seen:
     return Seen(DEPTH, symbol, item.seqId, item.seqId, item.prevSeqId, is_snapshot)
 
 
+def _bbo_ids(symbol: str, item: _Item) -> Seen:
+    seq = NO_ID if item.seqId is None else item.seqId
+    return Seen(BBO, symbol, seq, seq, NO_ID)
+
+
 def _trade_ids(symbol: str, item: _Item) -> Seen:
     last = int(item.tradeId or 0)
-    return Seen(TRADES, symbol, last - int(item.count or 1) + 1, last, text="agg")
+    before = last - int(item.count or 1)
+    return Seen(TRADES, symbol, before + 1, last, before, text="agg")

@@ -1,0 +1,95 @@
+"""Does memory grow? Records 2,000 messages a second for an hour, and looks at every process each 10 s.
+
+    python -m benchmarks.memory [--seconds 3600] [--rate 2000] [--json FILE]
+
+Growth is counted from the median of the sixth minute to the median of the last: before that, caches fill and
+the first segments are ingested. Exits 1 when the recorder or its ingest grew by 5 % or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.clients import MMDATA, running_client, running_feed
+from benchmarks.processes import family, rss_bytes
+from benchmarks.sources import captures
+from mmdata.cli.shell import console, figures, say_table, words
+
+_STREAMS = ["depth@100ms", "trade"]
+_SETTLED_S, _WINDOW_S, _LOOK_S = 300.0, 60.0, 10.0
+_MOST_GROWTH = 0.05
+_SEGMENT = {"seconds": "60s", "bytes": "64MiB"}  # an hour of ours ingests 60 of them
+
+
+def main() -> None:
+    """Record, look, print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--rate", type=float, default=2000.0)
+    parser.add_argument("--json", type=Path, help="also write every look here")
+    given = parser.parse_args()
+    if given.seconds < _SETTLED_S + 2 * _WINDOW_S:
+        sys.exit(f"--seconds {given.seconds:.0f}: growth after {_SETTLED_S:.0f} s cannot be told so soon")
+    count = int(given.rate * given.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        what, files = captures(Path(folder))
+        place = Path(folder) / "ours"
+        with (
+            running_feed(files, _STREAMS, None) as feed,
+            running_client(MMDATA, feed.port, _STREAMS, place, core=None, segment=_SEGMENT) as client,
+        ):
+            feed.send(1, None)
+            sending = threading.Thread(target=feed.send, args=(count, given.rate))
+            sending.start()
+            looks = look_at(client.pid, sending)
+            client.stop()
+    venue = client.report["venues"][0]
+    if given.json:
+        given.json.write_text(json.dumps(looks))
+    rows, worst = [], 0.0
+    for number, name in enumerate(("recorder", "ingest")):
+        series = [(age_s, sizes[number]) for age_s, sizes in looks if len(sizes) > number]
+        early = statistics.median(
+            size for age_s, size in series if _SETTLED_S <= age_s < _SETTLED_S + _WINDOW_S
+        )
+        late = statistics.median(size for age_s, size in series if age_s >= series[-1][0] - _WINDOW_S)
+        worst = max(worst, late / early - 1)
+        peak = max(size for _, size in series)
+        rows.append(
+            (
+                name,
+                *(f"{size / 1e6:.1f}" for size in (early, late, peak)),
+                f"{late / early - 1:+.1%}",
+            )
+        )
+    title = (
+        f"{given.rate:,.0f} messages a second for {given.seconds:,.0f} s, {what}: "
+        f"{venue['frames']:,} of {count + 1:,} frames recorded, {venue['gaps']} gaps"
+    )
+    columns = [*words("process"), *figures("sixth minute MB", "last minute MB", "most MB", "growth")]
+    say_table(title, columns, rows, out=console())
+    if worst >= _MOST_GROWTH:
+        sys.exit(1)
+
+
+def look_at(pid: int, sending: threading.Thread) -> list[tuple[float, list[int]]]:
+    """Return the resident bytes of a process and its children, each few seconds while frames are sent."""
+    begun = time.monotonic()
+    looks = []
+    while sending.is_alive():
+        sending.join(_LOOK_S)
+        looks.append((time.monotonic() - begun, [rss_bytes(one) for one in family(pid)]))
+    return looks
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Several connections merged: nothing twice, nothing out of order, nothing missing that one brought."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdata.datasets.chain import LINKED, NO_ID, RANGE
+from mmdata.recorder.merge import Merge, MergeState
+
+Message = tuple[int, int]
+"""Last id, and that of the message before."""
+
+
+def chained(steps: list[int]) -> list[Message]:
+    """Return messages that continue each other, of which each covers so many ids."""
+    ids = [100]
+    for step in steps:
+        ids.append(ids[-1] + step)
+    return [(last, prev) for prev, last in pairwise(ids)]
+
+
+def interleaved(draw: random.Random, legs: dict[int, list[Message]]) -> list[tuple[int, Message]]:
+    """Mix what the legs bring; each keeps its own order."""
+    waiting = {conn: iter(messages) for conn, messages in legs.items()}
+    order = [conn for conn, messages in legs.items() for _ in messages]
+    draw.shuffle(order)
+    return [(conn, next(waiting[conn])) for conn in order]
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=40),
+    rule=st.sampled_from([RANGE, LINKED]),
+    lost=st.lists(st.sets(st.integers(0, 39)), min_size=0, max_size=2),
+    seed=st.integers(0, 2**32),
+)
+def test_one_whole_leg_is_enough(steps: list[int], rule: int, lost: list[set[int]], seed: int) -> None:
+    messages = chained(steps)
+    legs = {0: messages}
+    for conn, dropped in enumerate(lost, 1):
+        legs[conn] = [message for at, message in enumerate(messages) if at not in dropped]
+    merge = Merge(rule, MergeState(head=100, leader=0, own=dict.fromkeys(legs, 100)))
+    entered = [
+        message for conn, message in interleaved(random.Random(seed), legs) if merge.enters(conn, *message)
+    ]
+    assert entered == messages
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=4, max_size=40),
+    rule=st.sampled_from([RANGE, LINKED]),
+    seed=st.integers(0, 2**32),
+)
+def test_legs_that_die_in_turn_leave_no_hole(steps: list[int], rule: int, seed: int) -> None:
+    """One leg ends at a time, and only when another covers what comes, as the recorder sees to."""
+    draw = random.Random(seed)
+    messages = chained(steps)
+    merge = Merge(rule)
+    at = {0: 0, 1: 0}
+    entered = []
+    next_conn = 2
+    while any(position < len(messages) for position in at.values()):
+        conn = draw.choice([c for c, position in at.items() if position < len(messages)])
+        if draw.random() < 0.2 and any(merge.covers(other) for other in at if other != conn):
+            merge.leave(conn)
+            del at[conn]
+            # A new one joins at or after what has been sent to anybody so far.
+            at[next_conn] = draw.randint(max(at.values()), len(messages))
+            next_conn += 1
+            continue
+        message = messages[at[conn]]
+        at[conn] += 1
+        if merge.enters(conn, *message):
+            entered.append(message)
+    assert entered == messages
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=30),
+    lost=st.lists(st.sets(st.integers(0, 29)), min_size=1, max_size=3),
+    rule=st.sampled_from([RANGE, LINKED]),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_is_lost_nothing_enters_twice_and_what_all_lost_is_a_break(
+    steps: list[int], lost: list[set[int]], rule: int, seed: int
+) -> None:
+    messages = chained(steps)
+    legs = {
+        conn: [message for at, message in enumerate(messages) if at not in dropped]
+        for conn, dropped in enumerate(lost)
+    }
+    merge = Merge(rule, MergeState(head=100, leader=0, own=dict.fromkeys(legs, 100)))
+    entered = [
+        message for conn, message in interleaved(random.Random(seed), legs) if merge.enters(conn, *message)
+    ]
+    assert len({*entered}) == len(entered)
+    assert entered == sorted(entered)
+    lost_by_all = set.intersection(*lost) & {*range(len(messages))}
+    assert not {messages[at] for at in lost_by_all} & {*entered}
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=2, max_size=30),
+    cut=st.integers(0, 30),
+    rule=st.sampled_from([RANGE, LINKED]),
+    seed=st.integers(0, 2**32),
+)
+def test_going_on_from_a_state_is_going_on(steps: list[int], cut: int, rule: int, seed: int) -> None:
+    messages = chained(steps)
+    order = interleaved(random.Random(seed), {0: messages, 1: messages[1:]})
+    whole, first = Merge(rule), Merge(rule)
+    expected = [whole.enters(conn, *message) for conn, message in order]
+    begun = [first.enters(conn, *message) for conn, message in order[:cut]]
+    second = Merge(rule, first.state())
+    assert begun + [second.enters(conn, *message) for conn, message in order[cut:]] == expected
+
+
+def test_a_new_count_of_ids_is_followed_on_the_leading_leg() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(0, 510, 500)] == [True, True]
+    assert [merge.enters(0, 5, 1), merge.enters(0, 9, 5), merge.enters(0, 12, 9)] == [True, True, True]
+    assert merge.head == 12
+
+
+def test_a_new_count_of_ids_is_followed_on_a_new_connection() -> None:
+    merge = Merge(RANGE)
+    assert merge.enters(0, 500, 490)
+    merge.leave(0)
+    assert not merge.enters(1, 495, 490)
+    assert merge.enters(1, 9, 5)
+    assert merge.enters(1, 12, 9)
+
+
+def test_first_message_of_a_new_connection_may_be_the_last_of_the_old() -> None:
+    """OKX sends the last trade when trades are subscribed to."""
+    merge = Merge(RANGE)
+    assert merge.enters(0, 7, 6)
+    merge.leave(0)
+    assert not merge.enters(1, 7, 6)
+    assert merge.enters(1, 8, 7)
+
+
+def test_snapshot_of_a_second_connection_does_not_replace_a_book_that_is_whole() -> None:
+    merge = Merge(LINKED)
+    assert merge.enters(0, 10, -1, is_snapshot=True)
+    assert merge.enters(0, 11, 10)
+    assert not merge.enters(1, 10, -1, is_snapshot=True)
+    assert not merge.enters(1, 11, 10)
+    assert merge.enters(1, 12, 11)
+    merge.leave(0)
+    assert merge.enters(1, 15, 14)  # a hole that no other leg fills
+    assert merge.enters(1, 20, -1, is_snapshot=True)
+
+
+def test_heartbeat_enters_once() -> None:
+    merge = Merge(LINKED)
+    assert merge.enters(0, 10, -1, is_snapshot=True)
+    assert not merge.enters(1, 10, -1, is_snapshot=True)
+    assert [merge.enters(0, 10, 10), merge.enters(1, 10, 10)] == [True, False]
+
+
+def test_unchained_messages_enter_when_they_are_newer() -> None:
+    merge = Merge(RANGE)
+    assert merge.enters(0, 5, NO_ID)
+    assert not merge.enters(1, 5, NO_ID)
+    assert merge.enters(1, 9, NO_ID)
+    assert not merge.enters(0, 8, NO_ID)
