@@ -53,7 +53,7 @@ from mmdata.recorder.rows import (
 from mmdata.recorder.venues import DECODERS
 
 _FLUSH_ROWS = 2_000_000
-_FLUSH_FRAMES = 300_000  # their texts are kept until their rows are published
+_SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
@@ -111,7 +111,7 @@ class Ingest:
         self.grid: Grid = dict(grid or {})
         self._decoder = DECODERS[exchange]
         self._rows: dict[tuple[str, str], Rows] = {}
-        self._frames: dict[int, Line] = {}
+        self._unsettled = 0
         self._pending = 0
         self._published = _Published(root, exchange, session)
         self.report = IngestReport()
@@ -137,8 +137,13 @@ class Ingest:
             report.sent += 1
         elif line.kind == DAMAGED:
             self.quarantine(line, "the line is not of the capture's grammar")
-        if self._pending >= _FLUSH_ROWS or len(self._frames) >= _FLUSH_FRAMES:
-            self.flush()
+        if self._unsettled >= _SETTLE_ROWS:
+            for rows in self._rows.values():
+                rows.settle()
+            self._pending += self._unsettled
+            self._unsettled = 0
+            if self._pending >= _FLUSH_ROWS:
+                self.flush()
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -153,7 +158,7 @@ class Ingest:
             next_id=event.next_id,
             detail=msgspec.json.encode(event.detail).decode() if event.detail else None,
         )
-        self._pending += 1
+        self._unsettled += 1
 
     def add_instrument(self, line: Line, record: Instrument, source: str) -> None:
         """Add a row to the table `instruments`. ArrowInvalid: a number that no decimal(38, 18) holds."""
@@ -162,14 +167,12 @@ class Ingest:
         self._plain("instruments", record.symbol).add(
             frame=line.number, ts_recv=line.ts_recv, **instrument_row(record, source)
         )
-        self._pending += 1
+        self._unsettled += 1
 
     def add_snapshot(self, line: Line, record: Snapshot, reason: str, ts_request: int | None) -> None:
         """Add a book that was asked for to the table `snapshots`."""
-        rows = self._of(SnapshotRows, record.symbol)
-        self._frames[line.number] = line
-        rows.add(line.number, line.ts_recv, ts_request, record, reason)
-        self._pending += len(record.bids) + len(record.asks)
+        self._of(SnapshotRows, record.symbol).add(line, record, ts_request, reason)
+        self._unsettled += len(record.bids) + len(record.asks)
 
     def quarantine(self, line: Line, error: str) -> None:
         """Keep a line that nobody understands, with what is wrong with it; it is never dropped."""
@@ -181,7 +184,7 @@ class Ingest:
             error=error,
             frame_text=line.payload.decode("utf-8", errors="backslashreplace"),
         )
-        self._pending += 1
+        self._unsettled += 1
         self.note(line, Event("quarantine", conn=line.conn, detail={"error": error}))
 
     def flush(self) -> None:
@@ -190,8 +193,7 @@ class Ingest:
         self._set_misfits_apart(columns)
         for symbol in sorted({symbol for _, symbol in columns}):
             self._publish_symbol(symbol, {t: arrays for (t, own), arrays in columns.items() if own == symbol})
-        self._rows, self._pending = {}, 0
-        self._frames.clear()
+        self._rows, self._pending, self._unsettled = {}, 0, 0
 
     def _take_frame(self, line: Line) -> None:
         """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
@@ -213,23 +215,21 @@ class Ingest:
                 self.report.untabled["other symbols"] += 1
                 return
         self.report.decoded += 1
-        self._frames[line.number] = line
         for record in records:
             self._add(line, record)
             if self.on_record is not None:
                 self.on_record(line, record)
 
     def _add(self, line: Line, record: Record) -> None:
-        conn = line.conn or 0
         if isinstance(record, Depth):
-            self._of(DepthRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += len(record.bids) + len(record.asks)
+            self._of(DepthRows, record.symbol).add(line, record)
+            self._unsettled += len(record.bids) + len(record.asks)
         elif isinstance(record, Trade):
-            self._of(TradeRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += 1
+            self._of(TradeRows, record.symbol).add(line, record)
+            self._unsettled += 1
         elif isinstance(record, Bbo):
-            self._of(BboRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += 1
+            self._of(BboRows, record.symbol).add(line, record)
+            self._unsettled += 1
 
     def _take_rest(self, line: Line) -> None:
         self.report.rest += 1
@@ -285,7 +285,7 @@ class Ingest:
             if not len(columns[key]["frame"]):
                 del columns[key]
         for frame, error in sorted(bad.items()):
-            line = self._frames[frame]
+            line = self._line(frame)
             if line.kind == REST:
                 self.report.rest -= 1
             else:
@@ -294,6 +294,10 @@ class Ingest:
         for table in ("quarantine", "events"):
             rows = self._rows[table, NO_SYMBOL]
             columns[table, NO_SYMBOL] = sorted_by_frame(rows.columns(self._session))
+
+    def _line(self, frame: int) -> Line:
+        """Return the line of a frame with a number that is no narrow decimal."""
+        return next(rows.lines[frame] for rows in self._rows.values() if frame in rows.lines)
 
     def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
         wide_from = self._wide_from(symbol, tables)
@@ -321,7 +325,7 @@ class Ingest:
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
         detail = {"decimal": "decimal(38, 18)", "tables": "-wide"}
-        self.note(self._frames[frame], Event("instrument", symbol=symbol, detail=detail))
+        self.note(self._line(frame), Event("instrument", symbol=symbol, detail=detail))
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
