@@ -37,6 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -153,10 +153,11 @@ def test_clock_that_steps_back_over_midnight_keeps_the_order_of_arrival(tmp_path
         b'"p":"1","q":"2","T":1723161255208000000,"m":true}}',
         b'{"result":' + b"[" * 100_000,
         b'{"e":"depthUpdate","E":-1,"s":"X","U":1,"u":1,"b":[],"a":[]}',
+        b'{"e":"depthUpdate","E":1,"s":"","U":1,"u":1,"b":[],"a":[]}',
     ],
-    ids=["id beyond 64 bits", "time in ns", "nested too deep", "time below zero"],
+    ids=["id beyond 64 bits", "time in ns", "nested too deep", "time below zero", "symbol without a name"],
 )
-def test_frame_with_a_number_that_no_table_holds_is_quarantined(tmp_path: Path, message: bytes) -> None:
+def test_frame_with_a_value_that_no_table_holds_is_quarantined(tmp_path: Path, message: bytes) -> None:
     report = run(tmp_path, [frame(0, message), frame(1, depth(100, *LEVELS))])
     assert (report.quarantined, report.decoded) == (1, 1)
 

@@ -172,7 +172,7 @@ class Ingest:
     def add_snapshot(self, line: Line, record: Snapshot, reason: str, ts_request: int | None) -> None:
         """Add a book that was asked for to the table `snapshots`."""
         self._of(SnapshotRows, record.symbol).add(line, record, ts_request, reason)
-        self._unsettled += len(record.bids) + len(record.asks)
+        self._unsettled += len(record.bids) + len(record.asks) or 1
 
     def quarantine(self, line: Line, error: str) -> None:
         """Keep a line that nobody understands, with what is wrong with it; it is never dropped."""
@@ -223,7 +223,7 @@ class Ingest:
     def _add(self, line: Line, record: Record) -> None:
         if isinstance(record, Depth):
             self._of(DepthRows, record.symbol).add(line, record)
-            self._unsettled += len(record.bids) + len(record.asks)
+            self._unsettled += len(record.bids) + len(record.asks) or 1
         elif isinstance(record, Trade):
             self._of(TradeRows, record.symbol).add(line, record)
             self._unsettled += 1
