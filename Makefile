@@ -47,6 +47,7 @@ crash-test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
