@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +82,7 @@ class Result:
     def __str__(self) -> str:
         return (
             f"{self.plan.target} killed in {self.hit}; {self.found.recorded:,} frames, "
-            f"{self.found.behind_counter} behind the counter; oldest missing sent {self.tail_ms:.1f} ms before "
+            f"{self.found.behind_counter} behind the counter; missing from {self.tail_ms:.1f} ms before "
             f"(starved for {self.starved_ms:.0f} ms)"
         )
 
@@ -205,34 +206,41 @@ def attempt(seed: int, base: Path, market: list[Path]) -> Result | str:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_many(seeds: Sequence[int], base: Path, workers: int) -> tuple[list[Result], list[str]]:
+    """Do many runs in folders below ``base``, print each; return the results and what failed."""
+    market = make_market(base, seconds=30, speed=20)
+    results: list[Result] = []
+    failures: list[str] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for seed, outcome in zip(
+            seeds, pool.map(partial(attempt, base=base, market=market), seeds), strict=True
+        ):
+            if isinstance(outcome, str):
+                failures.append(f"seed {seed} FAILED: {outcome}")
+                print(failures[-1], flush=True)
+            else:
+                results.append(outcome)
+                print(f"seed {seed}: {outcome}", flush=True)
+    return results, failures
+
+
 def main(arguments: list[str]) -> int:
-    """Do many runs; print each as it ends, and what they come to. Returns 1 when one of them failed."""
+    """Do many runs and print what they come to. Returns 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow")
     parser.add_argument("--workers", type=int, default=3, help="runs at a time")
     options = parser.parse_args(arguments)
-    results: list[Result] = []
-    failed: list[int] = []
     begun = time.monotonic()
     seeds = range(options.seed, options.seed + options.runs)
     with tempfile.TemporaryDirectory(prefix="mmdata-crash-") as name:
-        market = make_market(Path(name), seconds=30, speed=20)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-            work = partial(attempt, base=Path(name), market=market)
-            for seed, outcome in zip(seeds, pool.map(work, seeds), strict=True):
-                if isinstance(outcome, str):
-                    failed.append(seed)
-                    print(f"seed {seed}: FAILED: {outcome}", flush=True)
-                else:
-                    results.append(outcome)
-                    print(f"seed {seed}: {outcome}", flush=True)
+        results, failures = run_many(seeds, Path(name), options.workers)
     if results:
         print(summary(results))
-    minutes = (time.monotonic() - begun) / 60
-    print(f"{len(results)} of {options.runs} runs held, in {minutes:.1f} min; failed: {failed}")
-    return 1 if failed else 0
+    print(f"{len(results)} of {options.runs} runs held, in {(time.monotonic() - begun) / 60:.1f} min")
+    print(*failures, sep="\n")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

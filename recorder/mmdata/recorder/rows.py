@@ -91,7 +91,7 @@ class _RecordRows(Rows):
         lines = self._lines
         if not lines:
             return None, lines
-        columns = {
+        columns: dict[str, list[Any]] = {
             "frame": [line.number for line in lines],
             "ts_recv": [line.ts_recv for line in lines],
             # An answer over REST came on no connection; captures of other recorders name none.
