@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -40,6 +41,8 @@ def main() -> None:
     if given.seconds < _SETTLED_S + 2 * _WINDOW_S:
         sys.exit(f"--seconds {given.seconds:.0f}: growth after {_SETTLED_S:.0f} s cannot be told so soon")
     count = int(given.rate * given.seconds)
+    # SIGTERM, too, unwinds: no client is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         what, files = captures(Path(folder))
         place = Path(folder) / "ours"
