@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean
+.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -40,8 +40,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
+# 500 kills; RUNS and SEED choose others, such as the one that failed.
+RUNS ?= 500
+SEED ?= 0
+crash-test: $(STAMP)
+	$(BIN)/python -m tests.crash.matrix --runs $(RUNS) --seed $(SEED)
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
 # Beside other recorders, which get an environment of their own (one of them is compiled: a C compiler).
 bench-recorder: $(STAMP) $(RIVALS)/.made

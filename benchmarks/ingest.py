@@ -1,6 +1,6 @@
 """What recovering a capture costs: scan, decode, publish and compress, in a fresh process.
 
-    python benchmarks/ingest.py [--megabytes 1000] [--numbers plain|odd]
+    python benchmarks/ingest.py [--megabytes 1000] [--trades 3] [--numbers plain|odd]
 
 Makes a capture of Binance spot as a recorder that was killed leaves it: segments of 64 MiB, diffs of the
 book and trades. The levels are those of the real capture where it is at hand (MMDATA_SHARED, default
@@ -35,7 +35,6 @@ SOURCE = SHARED / "data/binance/btcusdt_20240809.gz"
 EXCHANGE = "binance"
 SEGMENT_BYTES = 64 << 20
 START = 1_795_248_000_000_000_000  # 2026-11-21T08:00:00Z
-TRADES_A_DIFF = 3  # as in the real capture
 
 
 def real_levels() -> list[str]:
@@ -71,7 +70,7 @@ def sides(bids: list[list[str]], asks: list[list[str]]) -> str:
     return f'"b":{bid},"a":{ask}'
 
 
-def lines(levels: list[str]) -> Iterator[bytes]:
+def lines(levels: list[str], trades: int) -> Iterator[bytes]:
     """Yield lines of a capture without end: a diff, then its trades."""
     trade_id = 0
     for number, both in enumerate(cycle(levels)):
@@ -82,7 +81,7 @@ def lines(levels: list[str]) -> Iterator[bytes]:
             f'{stamp} 0 {{"stream":"btcusdt@depth@100ms","data":{{"e":"depthUpdate","E":{sent},'
             f'"s":"BTCUSDT","U":{first},"u":{first + 59},{both}}}}}\n'
         ).encode()
-        for _ in range(TRADES_A_DIFF):
+        for _ in range(trades):
             trade_id += 1
             yield (
                 f'{stamp} 0 {{"stream":"btcusdt@trade","data":{{"e":"trade","E":{sent},"s":"BTCUSDT",'
@@ -91,7 +90,7 @@ def lines(levels: list[str]) -> Iterator[bytes]:
             ).encode()
 
 
-def write_capture(root: Path, size: int, *, odd: bool) -> int:
+def write_capture(root: Path, size: int, trades: int, *, odd: bool) -> int:
     """Write a capture of ``size`` bytes and return how many lines it has."""
     levels = real_levels() if SOURCE.exists() else drawn_levels()
     if odd:
@@ -100,7 +99,7 @@ def write_capture(root: Path, size: int, *, odd: bool) -> int:
     folder = root / ".captures" / EXCHANGE / header.session
     writer = CaptureWriter(folder, header, seconds=1e9, size=SEGMENT_BYTES)
     written = count = 0
-    for line in lines(levels):
+    for line in lines(levels, trades):
         if written >= size:
             break
         writer.write(line)
@@ -148,6 +147,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--trades", type=int, default=3, help="trades a diff; 3 in the real capture")
     parser.add_argument("--numbers", choices=("plain", "odd"), default="plain")
     parser.add_argument("--recover", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -157,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         size = options.megabytes * 1_000_000
-        lines_written = write_capture(root, size, odd=options.numbers == "odd")
+        lines_written = write_capture(root, size, options.trades, odd=options.numbers == "odd")
         found = recover_in_child(root)
         assert found.lines == lines_written
         stored = sum(path.stat().st_size for path in root.rglob("*.parquet"))
@@ -174,7 +174,7 @@ def main() -> None:
     whose = "the real capture's levels" if SOURCE.exists() else "drawn levels"
     title = (
         f"recovery of {options.megabytes:,} MB of capture: {levels:,} level rows, "
-        f"{found.rows['trades']:,} trades ({whose}, {options.numbers} numbers)"
+        f"{found.rows.get('trades', 0):,} trades ({whose}, {options.numbers} numbers)"
     )
     say_table(title, [*words("what"), *figures("measured")], shown, out=console())
 

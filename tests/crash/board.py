@@ -10,7 +10,7 @@ from pathlib import Path
 
 VENUES = ("binance", "okx")
 ROTATING, ROTATIONS, INGESTING, PUBLISHING, CLOCK_OFFSET_NS, CONNECTIONS = range(6)
-"""Cells. Of what is under way, 1; how often it began; what the wall clock is wrong by; how many connections."""
+"""Cells. Of what is under way, 1; how often it began; the wall clock's error; how many connections."""
 _FIRST, _MOST = 8, 24  # each connection has two cells: its venue's index, and its frames
 _SIZE = 8 * (_FIRST + 2 * _MOST)
 

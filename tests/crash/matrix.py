@@ -7,6 +7,7 @@ run: ``--seed N --runs 1`` does it again.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
@@ -15,8 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmdata.recorder.segments import recover_all
@@ -27,7 +30,8 @@ from tests.crash.recording import Found, Recording, check_recording, has_ended, 
 TARGETS = ("recorder", "ingest", "both")
 PHASES = ("record", "rotation", "ingest", "publish")
 TAIL_NS = 100_000_000
-"""What was sent up to so long before the kill may not have been handed over: it was in the sockets."""
+"""What was sent up to so long before the kill may not have been handed over: it was in the sockets. So was
+what came while the recorder waited for a processor: a crowded machine is no fault of it."""
 _ORPHAN_S = 2.0
 _WITHIN_S = {"record": 3.0, "rotation": 0.006, "ingest": 0.25, "publish": 0.02}
 """How long after its phase began the kill falls: about as long as the phase takes."""
@@ -56,7 +60,7 @@ def plan(seed: int) -> Plan:
     draw = random.Random(seed)
     phase = PHASES[seed // len(TARGETS) % len(PHASES)]
     delay_s = draw.uniform(0.0, _WITHIN_S[phase])
-    return Plan(seed, TARGETS[seed % len(TARGETS)], phase, draw.randint(1, 3), delay_s)
+    return Plan(seed, TARGETS[seed % len(TARGETS)], phase, draw.randint(1, 2), delay_s)
 
 
 @dataclass
@@ -71,7 +75,16 @@ class Result:
     orphan_s: float
     tail_ms: float
     """Age at the kill of the oldest frame that is missing."""
+    starved_ms: float
+    """How long the recorder waited for a processor in the second before."""
     found: Found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.plan.target} killed in {self.hit}; {self.found.recorded:,} frames, "
+            f"{self.found.behind_counter} behind the counter; missing from {self.tail_ms:.1f} ms before "
+            f"(starved for {self.starved_ms:.0f} ms)"
+        )
 
 
 def run(seed: int, folder: Path, market: list[Path]) -> Result:
@@ -82,9 +95,10 @@ def run(seed: int, folder: Path, market: list[Path]) -> Result:
         begun = time.monotonic()
         ingest_pid = running.ingest_pid
         wait_for_phase(running, todo)
-        time.sleep(todo.delay_s)
+        running.sleep(todo.delay_s)
         victims = {"recorder": (running.pid,), "ingest": (ingest_pid,), "both": (running.pid, ingest_pid)}
         hit, killed_ns = kill(running, victims[todo.target])
+        starved_ns = running.starved_ns()
         handed_over = sum(sum(running.board.handed_over(venue)) for venue in ("binance", "okx"))
         rate = handed_over / (time.monotonic() - begun)
         orphan_s = 0.0
@@ -103,8 +117,12 @@ def run(seed: int, folder: Path, market: list[Path]) -> Result:
             assert found.behind_counter <= 1, found
             if found.oldest_missing_ns is not None:
                 tail_ms = (killed_ns - found.oldest_missing_ns) / 1e6
-                assert found.oldest_missing_ns >= killed_ns - TAIL_NS, (tail_ms, found)
-    return Result(todo, hit, rate, orphan_s, tail_ms, found)
+                assert found.oldest_missing_ns >= killed_ns - TAIL_NS - starved_ns, (
+                    tail_ms,
+                    starved_ns,
+                    found,
+                )
+    return Result(todo, hit, rate, orphan_s, tail_ms, starved_ns / 1e6, found)
 
 
 def wait_for_phase(running: Recording, todo: Plan) -> None:
@@ -161,59 +179,68 @@ def summary(results: list[Result]) -> str:
     lines.append(f"{'all':<10}" + "".join(f"{hits[phase]:>10}" for phase in PHASES))
     rates = sorted(result.rate for result in results)
     tails = sorted(result.tail_ms for result in results)
+    late = sum(tail > TAIL_NS / 1e6 for tail in tails)
     lines += [
         f"messages a second: median {rates[len(rates) // 2]:,.0f}, least {rates[0]:,.0f}",
         f"frames recorded: {sum(result.found.recorded for result in results):,}; handed over and missing: "
         f"{sum(max(0, result.found.behind_counter) for result in results)}",
-        f"oldest missing frame: sent {tails[-1]:.1f} ms before the kill at most, {tails[len(tails) // 2]:.1f} ms "
-        f"in the median",
+        f"oldest missing frame: sent {tails[-1]:.1f} ms before the kill at most, "
+        f"{tails[len(tails) // 2]:.1f} ms in the median",
+        f"runs with more than 100 ms, all with a recorder that waited for a processor: {late}",
         f"an orphaned ingest process ended within {max(result.orphan_s for result in results):.2f} s",
     ]
     return "\n".join(lines)
 
 
+def attempt(seed: int, base: Path, market: list[Path]) -> Result | str:
+    """Do a run in a folder of its own; return what it came to, or what does not hold and where it lies."""
+    folder = base / str(seed)
+    try:
+        return run(seed, folder, market)
+    except AssertionError as error:
+        kept = Path(tempfile.gettempdir()) / f"mmdata-crash-failed-{seed}"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(folder, kept)
+        return f"{error}; {plan(seed)}; all of it is in {kept}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_many(seeds: Sequence[int], base: Path, workers: int) -> tuple[list[Result], list[str]]:
+    """Do many runs in folders below ``base``, print each; return the results and what failed."""
+    market = make_market(base, seconds=30, speed=20)
+    results: list[Result] = []
+    failures: list[str] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for seed, outcome in zip(
+            seeds, pool.map(partial(attempt, base=base, market=market), seeds), strict=True
+        ):
+            if isinstance(outcome, str):
+                failures.append(f"seed {seed} FAILED: {outcome}")
+                print(failures[-1], flush=True)
+            else:
+                results.append(outcome)
+                print(f"seed {seed}: {outcome}", flush=True)
+    return results, failures
+
+
 def main(arguments: list[str]) -> int:
-    """Do many runs; print each as it ends, and what they come to. Returns 1 when one of them failed."""
+    """Do many runs and print what they come to. Returns 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--workers", type=int, default=3, help="runs at a time")
     options = parser.parse_args(arguments)
-    results: list[Result] = []
-    failed: list[int] = []
     begun = time.monotonic()
+    seeds = range(options.seed, options.seed + options.runs)
     with tempfile.TemporaryDirectory(prefix="mmdata-crash-") as name:
-        base = Path(name)
-        market = make_market(base, seconds=30, speed=20)
-
-        def attempt(seed: int) -> None:
-            folder = base / str(seed)
-            try:
-                result = run(seed, folder, market)
-            except AssertionError as error:
-                failed.append(seed)
-                kept = Path(tempfile.gettempdir()) / f"mmdata-crash-failed-{seed}"
-                shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(folder, kept)
-                print(f"seed {seed}: FAILED ({plan(seed)}): {error}; all of it is in {kept}", flush=True)
-                return
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            results.append(result)
-            print(
-                f"seed {seed}: {result.plan.target} killed in {result.hit}, {result.found.recorded} frames, tail "
-                f"{result.tail_ms:.1f} ms, behind {result.found.behind_counter}",
-                flush=True,
-            )
-
-        with ThreadPoolExecutor(options.workers) as pool:
-            list(pool.map(attempt, range(options.seed, options.seed + options.runs)))
+        results, failures = run_many(seeds, Path(name), options.workers)
     if results:
         print(summary(results))
-    print(
-        f"{len(results)} of {options.runs} runs held, in {(time.monotonic() - begun) / 60:.1f} min; failed: {failed}"
-    )
-    return 1 if failed else 0
+    print(f"{len(results)} of {options.runs} runs held, in {(time.monotonic() - begun) / 60:.1f} min")
+    print(*failures, sep="\n")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class RunningSandbox:
 
     addresses: dict[str, dict[str, str]]
     truth: Path
+    pid: int
 
     def venue(self, exchange: str, symbols: list[str]) -> dict[str, Any]:
         """Return what a recording job says of this venue."""
@@ -50,7 +51,7 @@ def running_sandbox(truth: Path, **options: Any) -> Iterator[RunningSandbox]:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            yield RunningSandbox(json.loads(child.stdout.readline()), truth)
+            yield RunningSandbox(json.loads(child.stdout.readline()), truth, child.pid)
         finally:
             child.stdin.close()
             assert child.wait(timeout=10) == 0

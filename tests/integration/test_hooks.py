@@ -103,7 +103,7 @@ def test_recorder_that_is_stopped_before_its_window_tells_nobody_and_has_recorde
     assert child.returncode == 0, err
     answer = json.loads(out)
     assert answer["venues"] == []
-    assert answer["warnings"] == ["stopped before the window opened"]
+    assert answer["warnings"] == ["stopped before the recording began"]
     assert not [*tmp_path.glob("data/.captures/okx/*/*")]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
+import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mmdata.datasets.layout import Partition
 from mmdata.recorder.capture import Line, RestAnswer, format_frame, format_rest, parse_line
 from mmdata.recorder.ingest import Ingest, IngestReport
 from mmdata.recorder.levels import parse, wire_levels
@@ -169,24 +171,30 @@ class Strict:
         self.decode = self.skim = decoder.decode
         self.decode_snapshot = self.skim_snapshot = decoder.decode_snapshot
         self.decode_instruments = decoder.decode_instruments
+        self.decode_time, self.TIME_PATH = decoder.decode_time, decoder.TIME_PATH
 
 
-def ingested(
-    exchange: str, lines: list[Line], *, strict: bool = False
-) -> tuple[IngestReport, dict[str, bytes]]:
-    """Return what ingest says of lines, and the files that it publishes."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        ingest = Ingest(root, exchange, SESSION, {})
+Published = list[tuple[Partition, int, dict[str, str], pa.Table]]
+
+
+def ingested(exchange: str, lines: list[Line], *, strict: bool = False) -> tuple[IngestReport, Published]:
+    """Return what ingest says of lines, and what it would publish."""
+    found: Published = []
+
+    def publish(
+        root: Path, partition: Partition, session: str, n: int, rows: pa.Table, facts: dict[str, str]
+    ) -> None:
+        found.append((partition, n, facts, rows.combine_chunks()))
+
+    with patch("mmdata.recorder.ingest.publish", publish):
+        ingest = Ingest(Path("nowhere"), exchange, SESSION, {})
         if strict:
             ingest._decoder = Strict(DECODERS[exchange])
         for line in lines:
             ingest.take(line)
         ingest.flush()
-        ingest.report.check()
-        return ingest.report, {
-            str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.parquet")
-        }
+    ingest.report.check()
+    return ingest.report, found
 
 
 def lines_of(payloads: list[bytes]) -> list[Line]:

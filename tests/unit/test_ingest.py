@@ -122,15 +122,16 @@ def test_part_splits_at_utc_midnight_of_the_receive_time(tmp_path: Path) -> None
     assert [row["frame"] for row in rows(tmp_path, "depth")] == [0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("limit", ["_FLUSH_ROWS", "_FLUSH_FRAMES"])
-def test_rows_are_the_same_however_often_they_are_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+@pytest.mark.parametrize(("settle", "publish", "parts"), [(1, 1, 5), (4, 8, 2), (1, 1000, 1)])
+def test_rows_are_the_same_however_often_they_are_settled_and_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settle: int, publish: int, parts: int
 ) -> None:
     lines = [frame(i, depth(100 + 5 * i, *LEVELS)) for i in range(5)]
     run(tmp_path / "once", lines)
-    monkeypatch.setattr(f"mmdata.recorder.ingest.{limit}", 2)
+    monkeypatch.setattr("mmdata.recorder.ingest._SETTLE_ROWS", settle)
+    monkeypatch.setattr("mmdata.recorder.ingest._FLUSH_ROWS", publish)
     run(tmp_path / "often", lines)
-    assert len(list_parts(tmp_path / "often", "depth")) > 2
+    assert len(list_parts(tmp_path / "often", "depth")) == parts
     assert rows(tmp_path / "often", "depth") == rows(tmp_path / "once", "depth")
 
 
@@ -152,10 +153,11 @@ def test_clock_that_steps_back_over_midnight_keeps_the_order_of_arrival(tmp_path
         b'"p":"1","q":"2","T":1723161255208000000,"m":true}}',
         b'{"result":' + b"[" * 100_000,
         b'{"e":"depthUpdate","E":-1,"s":"X","U":1,"u":1,"b":[],"a":[]}',
+        b'{"e":"depthUpdate","E":1,"s":"","U":1,"u":1,"b":[],"a":[]}',
     ],
-    ids=["id beyond 64 bits", "time in ns", "nested too deep", "time below zero"],
+    ids=["id beyond 64 bits", "time in ns", "nested too deep", "time below zero", "symbol without a name"],
 )
-def test_frame_with_a_number_that_no_table_holds_is_quarantined(tmp_path: Path, message: bytes) -> None:
+def test_frame_with_a_value_that_no_table_holds_is_quarantined(tmp_path: Path, message: bytes) -> None:
     report = run(tmp_path, [frame(0, message), frame(1, depth(100, *LEVELS))])
     assert (report.quarantined, report.decoded) == (1, 1)
 

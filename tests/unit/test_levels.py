@@ -118,9 +118,9 @@ def test_level_of_okx_that_is_not_plain_is_refused(text: bytes) -> None:
 
 def test_second_process_compiles_nothing(tmp_path: Path) -> None:
     code = (
-        "import msgspec\n"
         "from mmdata.recorder import levels\n"
-        "levels.parse(levels.wire_levels(msgspec.Raw(b'[]'), msgspec.Raw(b'[]'), 2))\n"
+        "levels.warm_up()\n"
+        "levels.parse(levels.wire_levels(levels.msgspec.Raw(b'[]'), levels.msgspec.Raw(b'[]'), 4))\n"
         "from mmdata.recorder import _kernel\n"
         "for kernel in (_kernel.count_levels, _kernel.parse_levels):\n"
         "    print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))\n"

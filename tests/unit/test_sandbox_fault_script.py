@@ -120,6 +120,13 @@ def test_page_names_every_kind_and_every_key() -> None:
             assert f"`{field.encode_name}`" in page, f"{kind}: {field.encode_name}"
 
 
+def test_plan_on_the_page_does_what_it_says() -> None:
+    page = (_REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
+    example = page.rpartition("```python\n")[2].partition("```")[0]
+    assert "FaultPlan(" in example
+    exec(compile(example, "docs/faults.md", "exec"), {})
+
+
 def test_every_example_on_the_page_can_be_used() -> None:
     page = (_REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
     blocks = [block.partition("```")[0] for block in page.split("```yaml\n")[1:]]

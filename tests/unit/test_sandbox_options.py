@@ -16,6 +16,9 @@ def test_options_survive_json() -> None:
     options = SandboxOptions(port=8, seed=3, drop=(1.5, 2), truth=Path("t"), captures=(Path("a"), Path("b")))
     assert SandboxOptions.from_json(options.to_json()) == options
     assert SandboxOptions.from_json("{}") == SandboxOptions()
+    scripted = SandboxOptions(faults={"seed": 1, "faults": [{"kind": "abort", "at": "5s"}]})
+    assert SandboxOptions.from_json(scripted.to_json()) == scripted
+    assert SandboxOptions.from_json('{"faults": "f.yaml"}').faults == Path("f.yaml")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,7 @@ def test_options_survive_json() -> None:
         ('{"drop": 3}', "wrong type"),
         ('{"captures": "file"}', "wrong type"),
         ('{"until_eof": 1}', "wrong type"),
+        ('{"faults": 1}', "wrong type"),
         ('{"speed": -1}', "speed is -1, must be 0 or more"),
         ('{"pace": 0}', "pace is 0, must be more than 0"),
         ('{"port": 70000}', "port is 70000, must be 0 to 65535"),

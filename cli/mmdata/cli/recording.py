@@ -290,6 +290,9 @@ def sandbox(
     drop: Annotated[
         str, typer.Option(help="Withhold one book message a venue after so long each: 6s,13s,20s.")
     ] = "",
+    faults: Annotated[
+        Path | None, typer.Option(help="A script of what shall go wrong, such as examples/faults.yaml.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder to keep what was sent and every order.")] = None,
     capture: Annotated[
         list[Path] | None, typer.Option(help="Serve this capture instead of a market.")
@@ -303,9 +306,10 @@ def sandbox(
 
     It speaks the protocols of Binance spot and OKX. Its addresses go into a recording job as rest_url and
     ws_url. With --truth, everything that it sent, every order's life and its own books are kept, to
-    compare a recording with.
+    compare a recording with. With --faults, what goes wrong on venues goes wrong here, by time or by
+    message, and the truth says what was done. Exit 2: a key or a kind that may not stand in the script.
 
-    Example: mmdata sandbox --port 0 --drop 6s,13s --truth /tmp/truth
+    Example: mmdata sandbox --port 0 --faults examples/faults.yaml --truth /tmp/truth
     """
     from mmdata.recorder.units import seconds
     from mmdata.sandbox import SandboxOptions, serve
@@ -321,6 +325,7 @@ def sandbox(
         speed=speed,
         sweep=sweep,
         drop=drops,
+        faults=faults,
         truth=truth,
         captures=tuple(capture or ()),
         pace=pace,

@@ -24,6 +24,10 @@ _TOO_MANY = (418, 429)
 _Read = TypeVar("_Read")
 
 
+Explain = Callable[[int, str], str | None]
+"""Makes a sentence of a refusal's HTTP status and body; None: there is nothing to add."""
+
+
 class Good(NamedTuple, Generic[_Read]):
     """An answer that could be read."""
 
@@ -42,10 +46,12 @@ class Asker:
         budget: RestBudget,
         capture: Callable[[int, RestAnswer], None],
         draw: random.Random,
+        explain: Explain = lambda status, body: None,
     ) -> None:
         self._rest = rest
         self._capture = capture
         self._draw = draw
+        self._explain = explain
         self.budget = budget
 
     async def ask(
@@ -100,7 +106,8 @@ class Asker:
         answer.kind, answer.first_id, answer.last_id = request.span or (None, None, None)
         self._capture(ts_recv, answer)
         if answer.status != 200:
-            return ts_recv, answer, f"status {answer.status}: {answer.body[:200]}"
+            told = self._explain(answer.status, answer.body)
+            return ts_recv, answer, told or f"status {answer.status}: {answer.body[:200]}"
         return ts_recv, answer, None
 
 

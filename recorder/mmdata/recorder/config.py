@@ -116,6 +116,10 @@ class Job(Strict, frozen=True):
     """How often a book of each symbol is asked for, to compare the recorded one with."""
     keep_captures: bool = True
     """Keep the frames as they came, compressed, beside the tables made from them."""
+    min_free: Size = "2GiB"
+    """With less free space than this the recorder warns, once a minute."""
+    stop_free: Size = "256MiB"
+    """With less than this it closes its captures and ends: exit 4."""
     connect_timeout: Duration = "30s"
     """Without a single frame by then, the venue is given up: exit 3."""
     stop_timeout: Duration = "4s"
@@ -353,6 +357,11 @@ def _check_sense(job: Job, name: str) -> None:
 
 
 def _check_names(venue: Venue, name: str, here: str) -> None:
+    if {"depth", "depth@100ms"} <= {*venue.channels}:
+        raise ConfigError(
+            f"{name}: {here}.channels: found depth and depth@100ms, which are one book told twice; expected "
+            f"one of the two"
+        )
     for at, channel in enumerate(venue.channels):
         if channel not in CHANNELS[venue.exchange]:
             raise _mismatch(
@@ -415,6 +424,8 @@ def _check_amounts(job: Job, name: str) -> None:
             raise _mismatch(name, key, text, "more than nothing, and at most ten years")
     if size_bytes(job.segment.bytes) <= 0:
         raise _mismatch(name, "segment.bytes", job.segment.bytes, "more than nothing")
+    if size_bytes(job.stop_free) > size_bytes(job.min_free):
+        raise _mismatch(name, "stop_free", job.stop_free, f"at most min_free, which is {job.min_free}")
     if "\0" in job.root:
         raise _mismatch(name, "root", job.root, "the path of a folder")
     for at, word in enumerate(job.on_end or ()):

@@ -56,7 +56,7 @@ from mmdata.recorder.rows import (
 from mmdata.recorder.venues import DECODERS, HISTORIES
 
 _FLUSH_ROWS = 2_000_000
-_FLUSH_FRAMES = 300_000  # their texts are kept until their rows are published
+_SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
@@ -126,7 +126,7 @@ class Ingest:
         self._decoder = DECODERS[exchange]
         self._merge = Merging(CHAINS[exchange].rule, merges or {})
         self._rows: dict[tuple[str, str], Rows] = {}
-        self._frames: dict[int, Line] = {}
+        self._unsettled = 0
         self._pending = 0
         self._published = _Published(root, exchange, session)
         self.report = IngestReport()
@@ -152,8 +152,13 @@ class Ingest:
             report.sent += 1
         elif line.kind == DAMAGED:
             self.quarantine(line, "the line is not of the capture's grammar")
-        if self._pending >= _FLUSH_ROWS or len(self._frames) >= _FLUSH_FRAMES:
-            self.flush()
+        if self._unsettled >= _SETTLE_ROWS:
+            for rows in self._rows.values():
+                rows.settle()
+            self._pending += self._unsettled
+            self._unsettled = 0
+            if self._pending >= _FLUSH_ROWS:
+                self.flush()
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -168,7 +173,7 @@ class Ingest:
             next_id=event.next_id,
             detail=msgspec.json.encode(event.detail).decode() if event.detail else None,
         )
-        self._pending += 1
+        self._unsettled += 1
 
     def add_instrument(self, line: Line, record: Instrument, source: str) -> None:
         """Add a row to the table `instruments`. ArrowInvalid: a number that no decimal(38, 18) holds."""
@@ -177,14 +182,12 @@ class Ingest:
         self._plain("instruments", record.symbol).add(
             frame=line.number, ts_recv=line.ts_recv, **instrument_row(record, source)
         )
-        self._pending += 1
+        self._unsettled += 1
 
     def add_snapshot(self, line: Line, record: Snapshot, reason: str, ts_request: int | None) -> None:
         """Add a book that was asked for to the table `snapshots`."""
-        rows = self._of(SnapshotRows, record.symbol)
-        self._frames[line.number] = line
-        rows.add(line.number, line.ts_recv, ts_request, record, reason)
-        self._pending += len(record.bids) + len(record.asks)
+        self._of(SnapshotRows, record.symbol).add(line, record, ts_request, reason)
+        self._unsettled += len(record.bids) + len(record.asks) or 1
 
     def quarantine(self, line: Line, error: str) -> None:
         """Keep a line that nobody understands, with what is wrong with it; it is never dropped."""
@@ -196,7 +199,7 @@ class Ingest:
             error=error,
             frame_text=line.payload.decode("utf-8", errors="backslashreplace"),
         )
-        self._pending += 1
+        self._unsettled += 1
         self.note(line, Event("quarantine", conn=line.conn, detail={"error": error}))
 
     def flush(self) -> None:
@@ -207,8 +210,7 @@ class Ingest:
             own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
             with symbol_lock(self._root, self._exchange, symbol):
                 self._publish_symbol(symbol, own_tables)
-        self._rows, self._pending = {}, 0
-        self._frames.clear()
+        self._rows, self._pending, self._unsettled = {}, 0, 0
 
     def _take_frame(self, line: Line) -> None:
         """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
@@ -230,26 +232,25 @@ class Ingest:
                 self.report.untabled["other symbols"] += 1
                 return
         self.report.decoded += 1
-        self._frames[line.number] = line
         conn = line.conn or 0
         for record in records:
             if not self._merge.enters(conn, record):
                 self.report.repeats += 1
                 continue
-            self._add(line, conn, record)
+            self._add(line, record)
             if self.on_record is not None:
                 self.on_record(line, record)
 
-    def _add(self, line: Line, conn: int, record: Record) -> None:
+    def _add(self, line: Line, record: Record) -> None:
         if isinstance(record, Depth):
-            self._of(DepthRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += len(record.bids) + len(record.asks)
+            self._of(DepthRows, record.symbol).add(line, record)
+            self._unsettled += len(record.bids) + len(record.asks) or 1
         elif isinstance(record, Trade):
-            self._of(TradeRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += 1
+            self._of(TradeRows, record.symbol).add(line, record)
+            self._unsettled += 1
         elif isinstance(record, Bbo):
-            self._of(BboRows, record.symbol).add(line.number, line.ts_recv, conn, record)
-            self._pending += 1
+            self._of(BboRows, record.symbol).add(line, record)
+            self._unsettled += 1
 
     def _take_rest(self, line: Line) -> None:
         self.report.rest += 1
@@ -278,11 +279,9 @@ class Ingest:
             raise ValueError("it does not say which trades were missing")
         page = HISTORIES[self._exchange].decode(answer.body.encode(), answer.symbol, answer.kind)
         missing = [trade for trade in page if first_id <= trade.trade_id <= last_id]
-        self._frames[line.number] = line
         for trade in sorted(missing, key=lambda trade: trade.trade_id):
-            rows = self._of(TradeRows, trade.symbol)
-            rows.add(line.number, line.ts_recv, None, trade, origin="backfill")
-            self._pending += 1
+            self._of(TradeRows, trade.symbol).add(line, trade, origin="backfill")
+            self._unsettled += 1
 
     def _take_event(self, line: Line) -> None:
         try:
@@ -323,7 +322,7 @@ class Ingest:
             if not len(columns[key]["frame"]):
                 del columns[key]
         for frame, error in sorted(bad.items()):
-            line = self._frames[frame]
+            line = self._line(frame)
             if line.kind == REST:
                 self.report.rest -= 1
             else:
@@ -332,6 +331,10 @@ class Ingest:
         for table in ("quarantine", "events"):
             rows = self._rows[table, NO_SYMBOL]
             columns[table, NO_SYMBOL] = sorted_by_frame(rows.columns(self._session))
+
+    def _line(self, frame: int) -> Line:
+        """Return the line of a frame with a number that is no narrow decimal."""
+        return next(rows.lines[frame] for rows in self._rows.values() if frame in rows.lines)
 
     def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
         wide_from = self._wide_from(symbol, tables)
@@ -359,7 +362,7 @@ class Ingest:
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
         detail = {"decimal": "decimal(38, 18)", "tables": "-wide"}
-        self.note(self._frames[frame], Event("instrument", symbol=symbol, detail=detail))
+        self.note(self._line(frame), Event("instrument", symbol=symbol, detail=detail))
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_ANSWER = 1 << 24
 _MOST_WARNINGS = 20  # of a recovery; more of the same help nobody
+_NICE = 5  # where both want the same core, the recorder comes first
 _ATTEMPTS = 3  # at one task: a child that dies over it each time would do so for ever
 
 
@@ -203,6 +204,7 @@ class IngestProcess:
 def main() -> None:
     """Do the tasks on stdin, one a line, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints gets between the answers
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()

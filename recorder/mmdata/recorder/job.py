@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -20,15 +21,17 @@ from mmdata.datasets.disk import clear_staging
 from mmdata.datasets.errors import DiskError, MmdataError, VenueError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.version import version
-from mmdata.recorder.capture import CaptureWriter, Event, Header
+from mmdata.recorder.capture import CLOSED, CaptureWriter, Event, Header
 from mmdata.recorder.config import Job, Venue, Window
 from mmdata.recorder.counts import Counts
+from mmdata.recorder.disk_budget import Space, SpaceWatch, fits, free_space
 from mmdata.recorder.embedded import addresses
 from mmdata.recorder.hooks import ping_end, ping_start, run_on_end
 from mmdata.recorder.ingest_process import IngestProcess, Tally
 from mmdata.recorder.lock import HeldError, exchange_lock
 from mmdata.recorder.logfields import log_fields
 from mmdata.recorder.ntp import clock_state
+from mmdata.recorder.regions import region_refusal
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.retention import carry_out, plan, today_utc
 from mmdata.recorder.session import Intervals, VenueSession
@@ -42,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _PROGRESS_INTERVAL_S = 0.5
+_SPACE_INTERVAL_S = 1.0
 
 Progress = Callable[[Watch], None]
 """Called now and then with the job as it is seen from outside."""
@@ -114,7 +118,7 @@ def record(job: Job, *, wait: bool = False, progress: Progress | None = None) ->
     end, days that are too old are removed, the monitor is told and the ``on_end`` command is run.
 
     UsageError: another process records here; a symbol that the venue does not have. VenueError: nothing
-    came. DiskError: the disk is full or cannot be written. What was recorded before stays.
+    came. DiskError: the disk is full, nearly so, or cannot be written. What was recorded before stays.
     """
     now = datetime.now(UTC)
     window = next_opening(job, now)
@@ -167,12 +171,13 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             watch.reason = "a signal"
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
-        if window is not None:
+        _require_space(job, root)
+        if window is not None and datetime.now(UTC) < window.start:
             watch.state = "waiting"
             _log.info("waiting until the window opens at %s", window.start.isoformat())
             await _sleep_until(window.start, stop)
         if stop.is_set():
-            return _nothing(root, recovered, [*warnings, "stopped before the window opened"])
+            return _nothing(root, recovered, [*warnings, "stopped before the recording began"])
         if job.ping_url is not None:
             ping_start(job.ping_url)
         found = stack.enter_context(addresses(job))
@@ -183,13 +188,13 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         watch.state = "recording"
         failure = await _run(job, window, stop, recordings)
         tried_s = time.monotonic() - begun_s
-        watch.reason = _why_it_ends(window, signalled=signalled.is_set())
+        watch.reason = _why_it_ends(window, signalled=bool(signalled))
         watch.state = "ending"
         _log.info("recording ends: %s", watch.reason)
-        if not isinstance(failure, DiskError):
-            await ingest.drain(seconds(job.stop_timeout) if signalled.is_set() else None)
+        if not isinstance(failure, DiskError) or fits(_pending_bytes(root, exchanges), free_space(root)):
+            await ingest.drain(signalled.left_s(seconds(job.stop_timeout)))
         failure = failure or ingest.error
-        if failure is None and not signalled.is_set():
+        if failure is None and not signalled:
             failure = _silence(job, recordings, tried_s)
         if failure is not None:
             raise failure
@@ -197,7 +202,7 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         report = RecordReport(
             root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
         )
-        if not signalled.is_set():  # whoever stops us does not wait for this; the next recording does it
+        if not signalled:  # whoever stops us does not wait for this; the next recording does it
             _remove_old_days(job, report)
         return report
 
@@ -243,7 +248,9 @@ async def _run(
     recordings: Sequence[_Recording],
 ) -> Exception | None:
     """Record all venues until ``stop``; return what failed, if anything did."""
-    watchers = [
+    space = asyncio.create_task(_watch_space(job, recordings, stop))
+    watchers: list[asyncio.Task[Any]] = [
+        space,
         asyncio.create_task(_end(job, window, stop)),
         asyncio.create_task(_give_up_without_a_frame(job, recordings, stop)),
     ]
@@ -259,7 +266,7 @@ async def _run(
     finally:
         for watcher in watchers:
             watcher.cancel()
-    return None
+    return space.result() if space.done() and not space.cancelled() else None
 
 
 def _why_it_ends(window: Opening | None, *, signalled: bool) -> str:
@@ -270,15 +277,29 @@ def _why_it_ends(window: Opening | None, *, signalled: bool) -> str:
     return "its duration is over"
 
 
-def _listen_for_signals(stop: asyncio.Event) -> asyncio.Event:
+@dataclass
+class _Signalled:
+    """Whether a signal ended the recording, and when."""
+
+    at_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.at_s is not None
+
+    def left_s(self, limit_s: float) -> float | None:
+        """Return what is left of the time that a signal leaves; None: there was none."""
+        return None if self.at_s is None else max(0.0, self.at_s + limit_s - time.monotonic())
+
+
+def _listen_for_signals(stop: asyncio.Event) -> _Signalled:
     """Let SIGTERM and SIGINT end the recording cleanly; a second one ends the process at once."""
-    signalled = asyncio.Event()
+    signalled = _Signalled()
 
     def on_signal(number: int) -> None:
-        if signalled.is_set():
+        if signalled:
             os._exit(128 + number)  # the captures are whole: every line is with the system already
         _log.warning("%s: recording ends; once more ends it at once", signal.Signals(number).name)
-        signalled.set()
+        signalled.at_s = time.monotonic()
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -306,6 +327,51 @@ async def _end(job: Job, window: Opening | None, stop: asyncio.Event) -> None:
     if limits:
         await asyncio.wait(limits, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
+
+
+def _require_space(job: Job, root: Path) -> None:
+    """Raise DiskError when there is too little free space to begin with."""
+    free = free_space(root)
+    if free < size_bytes(job.stop_free):
+        raise DiskError(
+            f"{root}: {free:,} bytes are free, expected at least stop_free ({job.stop_free}); nothing is "
+            f"recorded"
+        )
+
+
+async def _watch_space(job: Job, recordings: Sequence[_Recording], stop: asyncio.Event) -> DiskError:
+    """Warn when space is low; when it is gone, stop the recording and return what to say."""
+    root, loop = Path(job.root), asyncio.get_running_loop()
+    watch = SpaceWatch(min_free=size_bytes(job.min_free), floor=size_bytes(job.stop_free))
+    try:
+        while True:
+            await asyncio.sleep(_SPACE_INTERVAL_S)
+            free = free_space(root)
+            space, warn = watch.look(free, loop.time())
+            if space is Space.GONE:
+                raise DiskError(
+                    f"{root}: {free:,} bytes are free, less than stop_free ({job.stop_free}); recording "
+                    f"ended and its captures are closed; those for whose tables there is no room wait for "
+                    f"the next start"
+                )
+            if warn and not stop.is_set():
+                said = f"{free:,} bytes are free below {root}, less than min_free ({job.min_free})"
+                _log.warning("%s; recording ends below stop_free (%s)", said, job.stop_free)
+                for recording in recordings:
+                    recording.note(Event("notice", detail={"text": said}))
+    except DiskError as error:
+        stop.set()
+        return error
+
+
+def _pending_bytes(root: Path, exchanges: Sequence[str]) -> int:
+    """Return the size of the closed segments that are not ingested yet."""
+    total = 0
+    for exchange in exchanges:
+        for path in _captures(root, exchange).glob(f"*/*{CLOSED}"):
+            with contextlib.suppress(FileNotFoundError):  # ingest has just finished it
+                total += path.stat().st_size
+    return total
 
 
 async def _give_up_without_a_frame(job: Job, recordings: Sequence[_Recording], stop: asyncio.Event) -> None:
@@ -358,6 +424,7 @@ class _Recording:
     ) -> None:
         self.exchange = venue.exchange
         self._venue = venue
+        self._region = job.region_of(venue)
         self._ingest = ingest
         rest_url, ws_url = addresses
         streams = open_streams(venue.exchange, venue.symbols, job.channels_of(venue), ws_url)
@@ -394,6 +461,7 @@ class _Recording:
             on_segment=lambda closed: ingest.submit(venue.exchange, closed),
             connections=job.connections,
             intervals=Intervals(audit_s=job.audit_s()),
+            explain=functools.partial(region_refusal, venue.exchange, self._region),
         )
 
     @property
@@ -411,6 +479,10 @@ class _Recording:
     @property
     def first_frame(self) -> asyncio.Event:
         return self._session.first_frame
+
+    def note(self, event: Event) -> None:
+        """Write an event into the capture, while it is being written."""
+        self._session.note(event)
 
     async def run(self, stop: asyncio.Event, window: Opening | None) -> None:
         """Record until ``stop``, then close the capture and hand it to ingest, whatever happened."""
@@ -434,6 +506,7 @@ class _Recording:
             "stamp": "data_received",
             "symbols": self._venue.symbols,
             "host": socket.gethostname(),
+            "region": self._region,
             "clock": clock_state()._asdict(),
         }
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from mmdata.recorder.ask import Explain
 from mmdata.recorder.backoff import backoff
 from mmdata.recorder.pacing import TokenBucket
 from mmdata.recorder.venues.stream import Stream
@@ -111,12 +112,14 @@ class Leg:
         connects: TokenBucket,
         first_lifetime_s: float,
         draw: random.Random,
+        explain: Explain,
     ) -> None:
         self.stream = stream
         self.host = host
         self._connects = connects
         self._lifetime_s = first_lifetime_s
         self._draw = draw
+        self._explain = explain
         self._links: list[Link] = []
 
     async def run(self) -> None:
@@ -172,7 +175,7 @@ class Leg:
                 max_size=_MAX_MESSAGE,
             )
         except _CANNOT_CONNECT as error:
-            told = f"cannot connect ({error or type(error).__name__})"
+            told = self._explained(error) or f"cannot connect ({error or type(error).__name__})"
             _log.warning("%s: %s: %s", self.stream.exchange, self.stream.url, told)
             if link is not None:
                 await self._drop(link, told, lost=True)
@@ -181,6 +184,12 @@ class Leg:
         for message in self.stream.opening():
             await link.send(message)
         return link
+
+    def _explained(self, error: BaseException) -> str | None:
+        if not isinstance(error, InvalidStatus):
+            return None
+        response = error.response
+        return self._explain(response.status_code, (response.body or b"").decode(errors="replace"))
 
     async def _watch(self, link: Link) -> bool:
         """Wait until a connection ends (False), or wants to be replaced (True)."""

@@ -56,6 +56,13 @@ def parse(sides: Sequence[WireLevels]) -> tuple[pa.Array, pa.Array, pa.Array]:
     return from_units(price, NARROW), from_units(size, NARROW), pa.array(orders, mask=orders < 0)
 
 
+def warm_up() -> None:
+    """Compile the kernels, or load them: where they are cached ahead, the first ingest compiles nothing."""
+    empty = wire_levels(msgspec.Raw(b"[]"), msgspec.Raw(b"[]"), 2)
+    assert empty is not None
+    parse(empty)
+
+
 @cache
 def _compiled() -> ModuleType:
     """Return the kernels; numba is loaded when the first level is read, not by importing a venue."""

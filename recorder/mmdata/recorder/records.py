@@ -19,6 +19,8 @@ Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """An id as a table holds it; one beyond 64 bits is refused where the frame is decoded."""
 Small = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 """A number that a table holds in 32 bits."""
+Symbol = Annotated[str, Meta(min_length=1)]
+"""A symbol that has a name: an empty one would be no partition's."""
 _LATEST = 2**63
 
 Level = tuple[str, str, int | None]

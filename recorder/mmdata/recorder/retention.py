@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from mmdata.datasets.disk import make_folder, sync_folder
 from mmdata.datasets.errors import DiskError
 from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, STAGING
+from mmdata.datasets.locks import symbol_lock
 from mmdata.recorder.capture import KEPT
 from mmdata.recorder.config import Job
 
@@ -55,18 +56,26 @@ def carry_out(job: Job, found: Plan) -> None:
     try:
         for leftover in staging.glob(f"{_REMOVED}*"):  # a kill came between
             shutil.rmtree(leftover)
-        for folder in (*found.partitions, *found.captures):
-            make_folder(staging)
-            # Away under its name first: a reader, or a kill, never meets half a day.
-            away = folder.rename(staging / f"{_REMOVED}{secrets.token_hex(8)}")
-            sync_folder(folder.parent)
-            shutil.rmtree(away)
-            with contextlib.suppress(OSError):  # the symbol has other days
-                folder.parent.rmdir()
+        for folder in found.partitions:
+            exchange = folder.parent.parent.name.removeprefix("exchange=")
+            with symbol_lock(Path(job.root), exchange, _symbol(folder)):
+                _remove(folder, staging)
+        for folder in found.captures:
+            _remove(folder, staging)
     except OSError as error:
         raise DiskError(
             f"{error.filename or job.root}: cannot be removed ({error.strerror}); it is kept"
         ) from error
+
+
+def _remove(folder: Path, staging: Path) -> None:
+    """Remove a folder: away under its name first, so that a reader, or a kill, never meets half of it."""
+    make_folder(staging)
+    away = folder.rename(staging / f"{_REMOVED}{secrets.token_hex(8)}")
+    sync_folder(folder.parent)
+    shutil.rmtree(away)
+    with contextlib.suppress(OSError):  # the symbol has other days
+        folder.parent.rmdir()
 
 
 def describe(found: Plan) -> str:

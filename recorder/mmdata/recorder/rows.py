@@ -9,9 +9,10 @@ strings until that is decided.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
-from typing import Any, Protocol
+from operator import attrgetter, itemgetter
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,98 +20,182 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.datasets.schema import NARROW, WIDE, arrow_schema, exact_columns
+from mmdata.recorder.capture import REST, Line
 from mmdata.recorder.levels import WireLevels, parse
 from mmdata.recorder.records import Bbo, Depth, Instrument, Levels, Snapshot, Trade
 
-_DEPTH_HEAD = ("frame", "ts_recv", "conn")
-_DEPTH_RECORD = (
-    *("ts_event", "ts_sent", "first_id", "last_id", "prev_id"),
-    *("checksum", "is_snapshot"),
-)
-_SNAPSHOT_HEAD = ("frame", "ts_recv", "ts_request", "reason")
-_SNAPSHOT_RECORD = ("ts_event", "last_id")
-_TRADE_HEAD = ("frame", "ts_recv", "conn", "origin")
-_TRADE_RECORD = (
-    *("ts_event", "ts_sent", "kind", "trade_id", "first_trade_id", "last_trade_id"),
-    *("side", "price", "size", "seq", "flags"),
-)
-_BBO_HEAD = ("frame", "ts_recv", "conn")
-_BBO_RECORD = ("ts_event", "ts_sent", "last_id")
+Columns = dict[str, pa.Array]
 _NO_LEVEL = (None, None, None)
 
 
-class Rows(Protocol):
-    """A growing set of rows of one table and symbol."""
+class Rows(ABC):
+    """A growing set of rows of one table and symbol.
 
-    table: str
+    What gathers is settled now and then, that is turned into columns: neither records nor the frames that
+    they came from pile up until the rows are published.
+    """
+
+    table: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._settled: list[Columns] = []
+        self.lines: dict[int, Line] = {}
+        """By frame: the settled lines of which some may have a number that no table holds."""
 
     def __len__(self) -> int:
-        """Return the number of rows gathered."""
+        return self._count
 
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
+    def settle(self) -> None:
+        """Turn what has gathered since the last time into columns."""
+        columns, lines = self._take()
+        if columns is None:
+            return
+        self._settled.append(columns)
+        if not fits(columns, exact_columns(self.table), wide=False):
+            self.lines.update((line.number, line) for line in lines)
+
+    def columns(self, session: str) -> dict[str, pa.ChunkedArray]:
+        """Return all rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
+        self.settle()
+        columns = {name: _united([own[name] for own in self._settled]) for name in self._settled[0]}
+        return columns | {"session": _words(session, [len(own["frame"]) for own in self._settled])}
+
+    @abstractmethod
+    def _take(self) -> tuple[Columns | None, Sequence[Line]]:
+        """Return what has gathered, without the session, and its lines; and gather anew."""
 
 
-class DepthRows:
+class _RecordRows(Rows):
+    """Rows made of records, each with the line that it came from."""
+
+    _fields: ClassVar[tuple[str, ...]]
+    """Columns that are fields of the record."""
+    _told: ClassVar[tuple[str, ...]] = ()
+    """Columns that are told beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[Line] = []
+        self._records: list[Any] = []
+        self._besides: list[tuple[Any, ...]] = []
+
+    def _add(self, line: Line, record: object, rows: int, *told: Any) -> None:
+        self._lines.append(line)
+        self._records.append(record)
+        if told:
+            self._besides.append(told)
+        self._count += rows
+
+    def _take(self) -> tuple[Columns | None, Sequence[Line]]:
+        lines = self._lines
+        if not lines:
+            return None, lines
+        columns: dict[str, list[Any]] = {
+            "frame": [line.number for line in lines],
+            "ts_recv": [line.ts_recv for line in lines],
+            # An answer over REST came on no connection; captures of other recorders name none.
+            "conn": [None if line.kind == REST else line.conn or 0 for line in lines],
+            **{name: list(map(attrgetter(name), self._records)) for name in self._fields},
+            **{name: list(map(itemgetter(at), self._besides)) for at, name in enumerate(self._told)},
+        }
+        taken = self._spread(arrays(self.table, columns), self._records)
+        self._lines, self._records, self._besides = [], [], []
+        return taken, lines
+
+    def _spread(self, columns: Columns, records: Sequence[Any]) -> Columns:
+        """Return the columns of the table from those with one value a record."""
+        return columns
+
+
+class DepthRows(_RecordRows):
     """Messages of the stream's book channel, one row a level."""
 
     table = "depth"
+    _fields = (
+        *("ts_event", "ts_sent", "first_id", "last_id", "prev_id"),
+        *("checksum", "is_snapshot"),
+    )
 
-    def __init__(self) -> None:
-        self._heads: list[tuple[Any, ...]] = []
-        self._records: list[Depth] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, frame: int, ts_recv: int, conn: int, record: Depth) -> None:
+    def add(self, line: Line, record: Depth) -> None:
         """Add a message; one without levels is one row of nulls."""
-        self._heads.append((frame, ts_recv, conn))
-        self._records.append(record)
-        self._count += len(record.bids) + len(record.asks) or 1
+        self._add(line, record, len(record.bids) + len(record.asks) or 1)
 
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
-        books = _Books(self._records)
-        last = np.zeros(self._count, np.bool_)
-        last[books.ends - 1] = True
-        heads = _heads("depth", _DEPTH_HEAD, self._heads) | _fields("depth", _DEPTH_RECORD, self._records)
-        return (
-            {name: values.take(books.message) for name, values in heads.items()}
-            | books.columns()
-            | {"session": _words(session, self._count), "is_last": pa.array(last)}
-        )
+    def _spread(self, columns: Columns, records: Sequence[Depth]) -> Columns:
+        books = _Books(records)
+        return books.spread(columns) | books.columns() | {"is_last": books.is_last()}
 
 
-class SnapshotRows:
+class SnapshotRows(_RecordRows):
     """Books asked for over REST, one row a level."""
 
     table = "snapshots"
+    _fields = ("ts_event", "last_id")
+    _told = ("ts_request", "reason")
 
-    def __init__(self) -> None:
-        self._heads: list[tuple[Any, ...]] = []
-        self._records: list[Snapshot] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, frame: int, ts_recv: int, ts_request: int | None, record: Snapshot, reason: str) -> None:
+    def add(self, line: Line, record: Snapshot, ts_request: int | None, reason: str) -> None:
         """Add a book; an empty one is one row of nulls."""
-        self._heads.append((frame, ts_recv, ts_request, reason))
-        self._records.append(record)
-        self._count += len(record.bids) + len(record.asks) or 1
+        self._add(line, record, len(record.bids) + len(record.asks) or 1, ts_request, reason)
 
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
-        books = _Books(self._records)
-        heads = _heads("snapshots", _SNAPSHOT_HEAD, self._heads) | _fields(
-            "snapshots", _SNAPSHOT_RECORD, self._records
-        )
-        columns = {name: values.take(books.message) for name, values in heads.items()} | books.columns()
-        del columns["orders"]  # no column of this table
-        return columns | {"session": _words(session, self._count), "level": books.level()}
+    def _spread(self, columns: Columns, records: Sequence[Snapshot]) -> Columns:
+        books = _Books(records)
+        return books.spread(columns) | books.columns() | {"level": books.level()}
+
+
+class TradeRows(_RecordRows):
+    """Trades, one row each."""
+
+    table = "trades"
+    _fields = (
+        *("ts_event", "ts_sent", "kind", "trade_id", "first_trade_id", "last_trade_id"),
+        *("side", "price", "size", "seq", "flags"),
+    )
+    _told = ("origin",)
+
+    def add(self, line: Line, record: Trade, origin: str = "stream") -> None:
+        """Add a trade; ``origin`` is ``stream``, or ``backfill`` where it was asked for later."""
+        self._add(line, record, 1, origin)
+
+
+class BboRows(_RecordRows):
+    """Best bids and asks, one row each."""
+
+    table = "bbo"
+    _fields = ("ts_event", "ts_sent", "last_id")
+
+    def add(self, line: Line, record: Bbo) -> None:
+        """Add a best bid and ask; an empty side is nulls."""
+        self._add(line, record, 1)
+
+    def _spread(self, columns: Columns, records: Sequence[Bbo]) -> Columns:
+        values = {}
+        for side in ("bid", "ask"):
+            levels = [level or _NO_LEVEL for level in map(attrgetter(side), records)]
+            for at, name in enumerate(("price", "size", "orders")):
+                values[f"{side}_{name}"] = [level[at] for level in levels]
+        return columns | arrays(self.table, values)
+
+
+class PlainRows(Rows):
+    """Rows of a table that are told column by column."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__()
+        self.table = table  # type: ignore[misc]
+        self._names = [name for name in arrow_schema(table).names if name != "session"]
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, **values: Any) -> None:
+        """Add a row; columns that are not named are null."""
+        self._rows.append(tuple(values.get(name) for name in self._names))
+        self._count += 1
+
+    def _take(self) -> tuple[Columns | None, Sequence[Line]]:
+        if not self._rows:
+            return None, ()
+        values = {name: [row[at] for row in self._rows] for at, name in enumerate(self._names)}
+        self._rows = []
+        return arrays(self.table, values), ()
 
 
 class _Books:
@@ -123,12 +208,21 @@ class _Books:
         rows = np.maximum(levels, 1)
         self._runs: NDArray[np.int64] = np.column_stack((counts, rows - levels)).ravel()
         """Rows of bids, of asks, of neither, a message after the other."""
+        self._rows = rows
         self._kinds = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(rows)), self._runs)
-        self.message = pa.array(np.repeat(np.arange(len(rows)), rows))
-        """To which message a row belongs."""
-        self.ends: NDArray[np.int64] = np.cumsum(rows)
 
-    def columns(self) -> dict[str, pa.Array]:
+    def spread(self, columns: Columns) -> Columns:
+        """Return columns of one value a message with one a row."""
+        message = pa.array(np.repeat(np.arange(len(self._rows)), self._rows))
+        return {name: values.take(message) for name, values in columns.items()}
+
+    def is_last(self) -> pa.Array:
+        """Tell of each row whether it is the last of its message."""
+        last = np.zeros(len(self._kinds), np.bool_)
+        last[np.cumsum(self._rows) - 1] = True
+        return pa.array(last)
+
+    def columns(self) -> Columns:
         """Return side, price, size and orders."""
         values = dict(zip(("price", "size", "orders"), _read(self._sides), strict=True))
         none = self._kinds == 2
@@ -151,8 +245,8 @@ def _read(sides: Sequence[Levels]) -> tuple[pa.Array, pa.Array, pa.Array]:
     if len(unparsed) == len(sides):
         return wire
     read = [level for side in sides if not isinstance(side, WireLevels) for level in side]
-    prices, sizes, orders = zip(*read, strict=True) if read else ((), (), ())
-    strict = (exact(prices), exact(sizes), pa.array(orders, pa.int32()))
+    orders = pa.array([orders for _, _, orders in read], pa.int32())
+    strict = (exact([price for price, _, _ in read]), exact([size for _, size, _ in read]), orders)
     is_wire = np.repeat([isinstance(side, WireLevels) for side in sides], [len(side) for side in sides])
     order = pa.array(np.where(is_wire, np.cumsum(is_wire), len(wire[0]) + np.cumsum(~is_wire)) - 1)
     price, size, orders = (_joined(*pair).take(order) for pair in zip(wire, strict, strict=True))
@@ -173,81 +267,6 @@ def exact(values: Sequence[str | None]) -> pa.Array:
         return strings
 
 
-class TradeRows:
-    """Trades, one row each."""
-
-    table = "trades"
-
-    def __init__(self) -> None:
-        self._heads: list[tuple[Any, ...]] = []
-        self._records: list[Trade] = []
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def add(self, frame: int, ts_recv: int, conn: int | None, record: Trade, origin: str = "stream") -> None:
-        """Add a trade; ``origin`` is ``stream``, or ``backfill`` where it was asked for later."""
-        self._heads.append((frame, ts_recv, conn, origin))
-        self._records.append(record)
-
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
-        return (
-            _heads("trades", _TRADE_HEAD, self._heads)
-            | _fields("trades", _TRADE_RECORD, self._records)
-            | {"session": _words(session, len(self))}
-        )
-
-
-class BboRows:
-    """Best bids and asks, one row each."""
-
-    table = "bbo"
-
-    def __init__(self) -> None:
-        self._heads: list[tuple[Any, ...]] = []
-        self._records: list[Bbo] = []
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def add(self, frame: int, ts_recv: int, conn: int, record: Bbo) -> None:
-        """Add a best bid and ask; an empty side is nulls."""
-        self._heads.append((frame, ts_recv, conn))
-        self._records.append(record)
-
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
-        columns = _heads("bbo", _BBO_HEAD, self._heads) | _fields("bbo", _BBO_RECORD, self._records)
-        for side in ("bid", "ask"):
-            levels = [level or _NO_LEVEL for level in map(attrgetter(side), self._records)]
-            prices, sizes, orders = zip(*levels, strict=True)
-            columns |= {f"{side}_price": exact(prices), f"{side}_size": exact(sizes)}
-            columns[f"{side}_orders"] = pa.array(orders, pa.int32())
-        return columns | {"session": _words(session, len(self))}
-
-
-class PlainRows:
-    """Rows of a table whose records are one row each."""
-
-    def __init__(self, table: str) -> None:
-        self.table = table
-        schema = arrow_schema(table)
-        self._names = [name for name in schema.names if name != "session"]
-        self._rows: list[tuple[Any, ...]] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, **values: Any) -> None:
-        """Add a row; columns that are not named are null."""
-        self._rows.append(tuple(values.get(name) for name in self._names))
-
-    def columns(self, session: str) -> dict[str, pa.Array]:
-        """Return the rows as columns; sizes and steps still as strings."""
-        return _heads(self.table, self._names, self._rows) | {"session": _words(session, len(self))}
-
-
 def instrument_row(record: Instrument, source: str) -> dict[str, Any]:
     """Return the columns of an instrument; ``source`` says who told its tick and lot."""
     return {
@@ -264,7 +283,7 @@ def instrument_row(record: Instrument, source: str) -> dict[str, Any]:
     }
 
 
-def to_table(table: str, columns: dict[str, pa.Array], *, wide: bool) -> pa.Table:
+def to_table(table: str, columns: Columns, *, wide: bool) -> pa.Table:
     """Return columns as a table of its exact schema. ArrowInvalid: a value does not fit."""
     schema = arrow_schema(table, wide=wide)
     arrays = []
@@ -274,7 +293,7 @@ def to_table(table: str, columns: dict[str, pa.Array], *, wide: bool) -> pa.Tabl
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def fits(columns: dict[str, pa.Array], names: Sequence[str], *, wide: bool) -> bool:
+def fits(columns: Columns, names: Sequence[str], *, wide: bool) -> bool:
     """Tell whether every value of the named columns is a decimal of that width."""
     return all(_fits(columns[name], WIDE if wide else NARROW) for name in names)
 
@@ -289,7 +308,7 @@ def _fits(values: pa.Array, kind: pa.DataType) -> bool:
     return True
 
 
-def misfits(table: str, columns: dict[str, pa.Array], *, wide: bool) -> dict[int, str]:
+def misfits(table: str, columns: Columns, *, wide: bool) -> dict[int, str]:
     """Return the frames with a value that no decimal of that width holds, a sentence on the first each."""
     found: dict[int, str] = {}
     kind = WIDE if wide else NARROW
@@ -305,7 +324,7 @@ def misfits(table: str, columns: dict[str, pa.Array], *, wide: bool) -> dict[int
     return found
 
 
-def first_misfit(table: str, columns: dict[str, pa.Array], *, wide: bool) -> int | None:
+def first_misfit(table: str, columns: Columns, *, wide: bool) -> int | None:
     """Return the first frame with a value that no decimal of that width holds; None: all fit."""
     kind = WIDE if wide else NARROW
     rows = (next(_misfits(columns[name], kind), None) for name in exact_columns(table))
@@ -324,36 +343,40 @@ def _misfits(values: pa.Array, kind: pa.DataType, begin: int = 0) -> Iterator[in
     yield from _misfits(values.slice(half), kind, begin + half)
 
 
-def sorted_by_frame(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+def sorted_by_frame(columns: Columns) -> Columns:
     """Return columns in the order of their frames; rows of one frame keep theirs."""
     order = pa.array(np.argsort(columns["frame"].to_numpy(), kind="stable"))
     return {name: array.take(order) for name, array in columns.items()}
 
 
-def without_frames(columns: dict[str, pa.Array], frames: Sequence[int]) -> dict[str, pa.Array]:
+def without_frames(columns: Columns, frames: Sequence[int]) -> Columns:
     """Return columns without the rows of some frames."""
     keep = pc.invert(pc.is_in(columns["frame"], value_set=pa.array(frames, pa.int64())))
     return {name: array.filter(keep) for name, array in columns.items()}
 
 
-def _heads(table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:
-    """Return rows of values as columns; numbers that a decimal is made of stay strings."""
-    return {
-        name: _array(table, name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
-    }
+def arrays(table: str, values: dict[str, list[Any]]) -> Columns:
+    """Return columns of values as the table has them; a column of always wide decimals stays strings."""
+    schema = arrow_schema(table)
+    found = {}
+    for name, own in values.items():
+        if name in exact_columns(table):
+            found[name] = exact(own)
+        elif name in schema.names:
+            kind = schema.field(name).type
+            found[name] = pa.array(own, pa.string() if pa.types.is_decimal(kind) else kind)
+    return found
 
 
-def _fields(table: str, names: Sequence[str], records: Sequence[object]) -> dict[str, pa.Array]:
-    """Return fields of records as columns."""
-    return {name: _array(table, name, list(map(attrgetter(name), records))) for name in names}
+def _united(arrays: Sequence[pa.Array]) -> pa.ChunkedArray:
+    """Return arrays one behind the other: as strings, exactly, where one of them has no narrow decimals."""
+    kinds = {array.type for array in arrays}
+    if len(kinds) > 1:
+        return pa.chunked_array([array.cast(pa.string()) for array in arrays])
+    return pa.chunked_array(arrays)
 
 
-def _array(table: str, name: str, values: Sequence[Any]) -> pa.Array:
-    if name in exact_columns(table):
-        return exact(values)
-    kind = arrow_schema(table).field(name).type
-    return pa.array(values, pa.string() if pa.types.is_decimal(kind) else kind)
-
-
-def _words(word: str, count: int) -> pa.Array:
-    return pa.repeat(word, count)
+def _words(word: str, counts: Sequence[int]) -> pa.ChunkedArray:
+    """Return a word over and over, the same memory for each chunk."""
+    words = pa.repeat(word, max(counts))
+    return pa.chunked_array([words.slice(0, count) for count in counts])

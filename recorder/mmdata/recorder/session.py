@@ -21,7 +21,7 @@ import msgspec
 
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.errors import DiskError
-from mmdata.recorder.ask import Asker
+from mmdata.recorder.ask import Asker, Explain
 from mmdata.recorder.backfill import Hole, fill
 from mmdata.recorder.books import Books
 from mmdata.recorder.booksync import Note, TradeChain
@@ -68,7 +68,8 @@ class VenueSession:
     """Records one venue until it is told to stop.
 
     ``streams`` are the venue's symbols dealt out to connections; each is brought by ``connections`` of
-    them, merged by sequence id. ``on_segment`` gets each closed segment, in order.
+    them, merged by sequence id. ``on_segment`` gets each closed segment, in order; ``explain`` may know why
+    the venue refuses us.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class VenueSession:
         on_segment: Callable[[Path], None],
         connections: int = 1,
         intervals: Intervals | None = None,
+        explain: Explain = lambda status, body: None,
     ) -> None:
         first = streams[0]
         self.exchange = first.exchange
@@ -99,7 +101,7 @@ class VenueSession:
         self.first_frame = asyncio.Event()
         self.counts = Counts()
         budget = RestBudget(first.limits.rest_per_minute)
-        self._asker = Asker(rest, budget, self._capture_answer, self._draw)
+        self._asker = Asker(rest, budget, self._capture_answer, self._draw, explain)
         self._books = {stream: Books(stream, self, self._asker, self._draw) for stream in streams}
         self._upkeep = Upkeep(streams, self._asker, self)
         self._symbols = [symbol for stream in streams for symbol in stream.symbols]
@@ -113,10 +115,12 @@ class VenueSession:
                 # Two connections are never replaced at the same time.
                 first_lifetime_s=stream.limits.lifetime_s * (at + 1) / connections,
                 draw=self._draw,
+                explain=explain,
             )
             for stream in streams
             for at in range(connections)
         ]
+        self._lost: set[Leg] = set()
         self._at: dict[Leg, list[Link]] = {leg: [] for leg in self._legs}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -170,6 +174,8 @@ class VenueSession:
         """Take note of a connection, before its first message."""
         self.counts.connections += 1
         self.counts.live += 1
+        self.counts.reconnects += link.leg in self._lost
+        self._lost.discard(link.leg)
         stream = link.leg.stream
         leg = self._legs.index(link.leg)
         self.note(Event("connected", conn=link.conn, detail={"url": stream.url, "leg": leg}))
@@ -190,6 +196,8 @@ class VenueSession:
         for merge in self._merges.values():
             merge.leave(link.conn)
         self._at[link.leg].remove(link)
+        if lost:
+            self._lost.add(link.leg)
         stream = link.leg.stream
         self._books[stream].left(link, lost=lost)
         # Ended by ourselves, nothing is missing, and its end is an event of its own.

@@ -20,6 +20,7 @@ from mmdata.sandbox.faults.deeds import (
     Notify,
     Refusal,
     ResetIds,
+    RestVerdict,
     StepClock,
 )
 from mmdata.sandbox.faults.memory import BookMemory, cut
@@ -207,35 +208,41 @@ class Desk(ABC):
         """Return whether a ping frame may leave now; only a fault keeps it from that."""
         return self._plan is None or self._plan.pings(connection.number, now_ns)
 
-    def answer(self, target: str, headers: Mapping[str, str], now_ns: int) -> Answer:
-        """Return the answer to a REST request."""
-        told_ns = now_ns + self._clock_ns
+    def verdict(self, target: str, now_ns: int) -> RestVerdict:
+        """Return what the faults do to a REST request that has just come."""
         if self._plan is None:
-            answer = self._answer(target, headers, told_ns)
-        else:
-            answer = self._spoilt_answer(self._plan, target, headers, now_ns)
-        if self._truth is not None:
-            self._truth.write(RestAnswer(now_ns, self.venue, target, answer.status, answer.body))
-        return answer
-
-    def _spoilt_answer(self, plan: FaultPlan, target: str, headers: Mapping[str, str], now_ns: int) -> Answer:
+            return RestVerdict()
         path, query = _parts(target)
-        symbol = query.get("symbol", query.get("instId", ""))
-        verdict = plan.request(path, symbol, path == self.book_path, now_ns)
+        verdict = self._plan.request(path, _symbol(query), path == self.book_path, now_ns)
         self._tell_faults()
+        return verdict
+
+    def answer(
+        self, target: str, headers: Mapping[str, str], now_ns: int, verdict: RestVerdict | None = None
+    ) -> Answer:
+        """Return the answer to a REST request, or what the faults' verdict makes of it."""
         told_ns = now_ns + self._clock_ns
-        if verdict.status:
+        if verdict is not None and verdict.status:
             after_ns = verdict.retry_after_ns
             after_s = None if after_ns is None else -(-after_ns // NS_PER_S)
             answer = self._failure(verdict.status, after_s, told_ns)
         else:
             answer = self._answer(target, headers, told_ns)
-        if verdict.older_ns and self._memory is not None and answer.status == 200:
-            body = self._memory.before(symbol, now_ns - verdict.older_ns)
-            if body is not None:
-                limit = query.get("limit", query.get("sz", ""))
-                answer = answer._replace(body=cut(body, int(limit)) if limit else body)
-        return answer._replace(delay_ns=verdict.delay_ns)
+            if verdict is not None and verdict.older_ns and answer.status == 200:
+                answer = self._older(answer, target, now_ns - verdict.older_ns)
+        if self._truth is not None:
+            self._truth.write(RestAnswer(now_ns, self.venue, target, answer.status, answer.body))
+        return answer
+
+    def _older(self, answer: Answer, target: str, time_ns: int) -> Answer:
+        """Return the book as it was then, with as many levels as were asked for."""
+        assert self._memory is not None, "a plan with stale answers says how old a book must be kept"
+        _, query = _parts(target)
+        body = self._memory.before(_symbol(query), time_ns)
+        if body is None:
+            return answer
+        limit = query.get("limit", query.get("sz", ""))
+        return answer._replace(body=cut(body, int(limit)) if limit else body)
 
     def join(self, connection: Connection, key: str, now_ns: int) -> None:
         """Subscribe a connection, and send it what the venue owes a newcomer."""
@@ -425,6 +432,10 @@ class OkxDesk(Desk):
     def _announcement(self, connection: Connection, deed: Announce | Notify, now_ns: int) -> str:
         assert isinstance(connection.session, OkxSession)
         return connection.session.upgrade_notice()
+
+
+def _symbol(query: Mapping[str, str]) -> str:
+    return query.get("symbol", query.get("instId", ""))
 
 
 def _parts(target: str) -> tuple[str, dict[str, str]]:

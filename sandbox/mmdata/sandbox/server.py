@@ -225,9 +225,12 @@ class Sandbox:
                 ws.transport.abort()
             return ws.respond(refusal.status or HTTPStatus.SERVICE_UNAVAILABLE, "refused\n")
         headers = {name.upper(): value for name, value in request.headers.raw_items()}
-        answer = desk.answer(request.path, headers, self._now())
-        if answer.delay_ns:
-            await asyncio.sleep(answer.delay_ns / NS_PER_S)
+        verdict = desk.verdict(request.path, self._now())
+        if verdict.made_after_ns:
+            await asyncio.sleep(verdict.made_after_ns / NS_PER_S)
+        answer = desk.answer(request.path, headers, self._now(), verdict)
+        if verdict.delay_ns:
+            await asyncio.sleep(verdict.delay_ns / NS_PER_S)
         response = ws.respond(answer.status, answer.body)
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = "application/json;charset=UTF-8"

@@ -76,12 +76,11 @@ class Session(Protocol):
 
 
 class Answer(NamedTuple):
-    """A REST answer; the body is JSON. It leaves ``delay_ns`` after it was made."""
+    """A REST answer; the body is JSON."""
 
     status: int
     body: str
     headers: Mapping[str, str] = {}
-    delay_ns: int = 0
 
 
 class Window:

@@ -54,6 +54,19 @@ def count_frames(board: Board) -> None:
     Wire._hand_over = counted  # type: ignore[method-assign]
 
 
+def tell_syncs(path: Path) -> None:
+    """Append a line for each finished `fdatasync`: how long the file was when it began, and its path."""
+    sync = os.fdatasync
+    told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def counted(handle: int) -> None:
+        length = os.fstat(handle).st_size
+        sync(handle)
+        os.write(told, b"%d %s\n" % (length, os.readlink(f"/proc/self/fd/{handle}").encode()))
+
+    os.fdatasync = counted  # type: ignore[assignment]
+
+
 def watch_recorder(board: Board) -> None:
     """Count frames, tell rotations, and let the wall clock be wrong by what the board says."""
     from mmdata.recorder.capture import CaptureWriter, FinishedSegment
@@ -65,6 +78,7 @@ def watch_recorder(board: Board) -> None:
         return rotate(self, *args)
 
     count_frames(board)
+    tell_syncs(Path(os.environ["CRASH_BOARD"] + ".synced"))
     CaptureWriter.rotate = marked(counted, board, ROTATING)  # type: ignore[method-assign]
     time.time_ns = lambda: true_time_ns() + board.cells[CLOCK_OFFSET_NS]
 
@@ -74,8 +88,8 @@ def watch_ingest(board: Board) -> None:
     from mmdata.recorder import ingest, segments
 
     board.cells[INGESTING] = board.cells[PUBLISHING] = 0  # the one before may have died meanwhile
-    segments.finish_segment = marked(segments.finish_segment, board, INGESTING)
-    ingest.publish = marked(ingest.publish, board, PUBLISHING)  # type: ignore[attr-defined]
+    for module, name, flag in ((segments, "finish_segment", INGESTING), (ingest, "publish", PUBLISHING)):
+        setattr(module, name, marked(getattr(module, name), board, flag))
 
 
 if "CRASH_BOARD" in os.environ:

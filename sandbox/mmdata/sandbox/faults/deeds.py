@@ -62,9 +62,10 @@ class Refusal(NamedTuple):
 
 
 class RestVerdict(NamedTuple):
-    """What is done to a REST answer: an error instead, an older book, a later arrival."""
+    """What is done to a REST answer: an error instead, an older book, made later, arriving later."""
 
     status: int = 0
     retry_after_ns: int | None = None
     older_ns: int = 0
+    made_after_ns: int = 0
     delay_ns: int = 0

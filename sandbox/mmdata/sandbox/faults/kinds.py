@@ -328,7 +328,10 @@ class RestStale(OnRest, frozen=True, kw_only=True, tag="rest_stale"):
 
 
 class RestAhead(OnRest, frozen=True, kw_only=True, tag="rest_ahead"):
-    """A book is answered that the streams reach later: its diffs are held back on every socket."""
+    """A book is answered that the streams reach later: its diffs are held back on every socket.
+
+    The answer is made when half of the time has passed, so that it is ahead by the other half.
+    """
 
     by: Span = Span(2_000_000_000)
 

@@ -84,9 +84,9 @@ class FaultPlan:
 
     @property
     def slowest_answer_ns(self) -> int:
-        """How long an answer may be held back."""
-        slow = (a.fault.by for a in self._rest if isinstance(a.fault, kinds.RestSlow))
-        return max(slow, default=0)
+        """How long an answer may take."""
+        slow = (a.fault.by for a in self._rest if isinstance(a.fault, kinds.RestSlow | kinds.RestAhead))
+        return sum(slow)
 
     @property
     def largest_frame(self) -> int:
@@ -255,7 +255,8 @@ class FaultPlan:
                     did = f"answered with a book {_s(by)} old"
                 case kinds.RestAhead(by=by):
                     self._books[symbol] = BookHold(now_ns + by, armed)
-                    did = f"answered, and the book's stream held back for {_s(by)}"
+                    verdict = verdict._replace(made_after_ns=by // 2)
+                    did = f"the book's diffs held back for {_s(by)}, answered when half of it has passed"
                 case _:
                     raise AssertionError(f"{fault.kind} is no fault of REST")
             self._tell(armed, now_ns, note=f"{path} {symbol}: {did}")

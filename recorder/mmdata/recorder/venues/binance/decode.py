@@ -23,6 +23,7 @@ from mmdata.recorder.records import (
     Levels,
     Record,
     Snapshot,
+    Symbol,
     Trade,
     Untabled,
     wire_time,
@@ -60,7 +61,7 @@ class _Wrapped(msgspec.Struct, Generic[_T]):
 
 class _DepthUpdate(msgspec.Struct, Generic[_T]):
     E: int  # emission time
-    s: str
+    s: Symbol
     U: Id  # first id
     u: Id  # last id
     b: _T
@@ -71,7 +72,7 @@ class _DepthUpdate(msgspec.Struct, Generic[_T]):
 
 class _Trade(msgspec.Struct):
     E: int
-    s: str
+    s: Symbol
     t: Id
     p: str
     q: str
@@ -82,7 +83,7 @@ class _Trade(msgspec.Struct):
 
 class _AggTrade(msgspec.Struct):
     E: int
-    s: str
+    s: Symbol
     a: Id
     p: str
     q: str
@@ -94,7 +95,7 @@ class _AggTrade(msgspec.Struct):
 
 class _BookTicker(msgspec.Struct):
     u: Id
-    s: str
+    s: Symbol
     b: str
     B: str
     a: str

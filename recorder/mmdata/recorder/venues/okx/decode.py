@@ -24,6 +24,7 @@ from mmdata.recorder.records import (
     Record,
     Small,
     Snapshot,
+    Symbol,
     Trade,
     Untabled,
     wire_time,
@@ -41,7 +42,7 @@ _TRADES = ("trades", "trades-all")
 
 class _Arg(msgspec.Struct):
     channel: str = ""
-    instId: str | None = None  # noqa: N815 the venue's key
+    instId: Symbol | None = None  # noqa: N815 the venue's key
 
 
 class _Frame(msgspec.Struct):
@@ -70,7 +71,7 @@ class _Book(msgspec.Struct, Generic[_T]):
 
 
 class _Trade(msgspec.Struct):
-    instId: str  # noqa: N815
+    instId: Symbol  # noqa: N815
     tradeId: str  # noqa: N815
     px: str
     sz: str

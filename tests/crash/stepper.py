@@ -1,0 +1,62 @@
+"""Kills itself before or after the n-th change that it makes to the file system: every moment there is.
+
+``python -m tests.crash.stepper ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n, until an
+n is never reached, and leaves the copies as ``ROOT-<n>``. Forks, so that nothing is imported anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmdata.recorder.segments import finish_segment
+
+_CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "close")
+
+
+def die_at(number: int) -> None:
+    """Let this process kill itself at its ``number``-th change: even ones before it, odd ones after it."""
+    made = 0
+
+    def counting(change: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            for moment in ("before", "after"):
+                if made == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                made += 1
+                if moment == "before":
+                    outcome = change(*args, **kwargs)
+            return outcome
+
+        return run
+
+    for name in _CHANGES:
+        setattr(os, name, counting(getattr(os, name)))
+
+
+def main(root: Path, segment: Path, *, keep: bool) -> int:
+    """Die at one change after the other; return how many there are."""
+    number = 0
+    while True:
+        copy = root.with_name(f"{root.name}-{number}")
+        shutil.copytree(root, copy)
+        child = os.fork()
+        if child == 0:
+            die_at(number)
+            finish_segment(copy, copy / segment.relative_to(root), keep=keep)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return number
+        number += 1
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), Path(sys.argv[2]), keep=sys.argv[3] == "keep"))
