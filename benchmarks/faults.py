@@ -32,7 +32,7 @@ from mmdata.sandbox import Truth, read_truth
 
 SYMBOL, VENUE = "BTCUSDT", "binance"
 TOOLS = {MMDATA: "trade", LOB_STREAM: "trade", CRYPTOFEED: "aggTrade"}
-_SEGMENT = {"seconds": "300s", "bytes": "64MiB"}
+_SETTINGS = {"segment": {"seconds": "300s", "bytes": "64MiB"}}
 _BOOK = {"stream": "btcusdt@depth*", "at_message": 80}  # by message: about 8 s after the connection
 _TRADE = {"stream": "btcusdt@*rade", "at_message": 240}
 _ANY = {"at_message": 320}
@@ -122,7 +122,7 @@ def run(scenario: str, name: str, folder: Path, seconds: float) -> Result:
     streams = ["depth@100ms", TOOLS[name]]
     with running_sandbox(folder / "truth", SCENARIOS[scenario]) as port:
         with running_client(
-            name, port, streams, folder / "tool", core=None, segment=_SEGMENT, book=True
+            name, port, streams, folder / "tool", core=None, settings=_SETTINGS, book=True
         ) as client:
             _wait_for(folder / "truth/frames.jsonl")
             if SCENARIOS[scenario]:
