@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
+RIVALS := .venv-rivals
 
-.PHONY: demo test lint type unit real-test container-test bench clean crash-test
+.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -49,5 +50,19 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py
 	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
+# Beside other recorders, which get an environment of their own (one of them is compiled: a C compiler).
+bench-recorder: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.recorder
+
+bench-faults: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.faults
+
+$(RIVALS)/.made: benchmarks/rivals/constraints.txt
+	@rm -rf $(RIVALS)
+	@$(PYTHON) -m venv $(RIVALS)
+	@echo "installing the rivals into $(RIVALS) ..."
+	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(RIVALS) dist .pytest_cache .mypy_cache .ruff_cache
