@@ -38,6 +38,7 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 # kernels are compiled when they are first used, so every user may write here.
 ENV NUMBA_CACHE_DIR=/var/cache/mmdata
 RUN cp --archive /install/. /opt/mmdata/ \
+ && /opt/mmdata/bin/python -c "from mmdata.recorder.levels import warm_up; warm_up()" \
  && /opt/mmdata/bin/python -c "from mmdata.replay import warm_up; warm_up()" \
  && chmod --recursive a+rwX "$NUMBA_CACHE_DIR"
 

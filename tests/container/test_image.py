@@ -38,7 +38,9 @@ GRACE_S = 10  # what `docker stop` gives by default, before it kills
 KERNELS = """
 import sys
 from numba.core.dispatcher import Dispatcher
+from mmdata.recorder import levels
 from mmdata.replay import warm_up
+levels.warm_up()
 warm_up()
 kernels = {id(found): found for name, module in [*sys.modules.items()] if name.startswith("mmdata.")
            for found in vars(module).values() if isinstance(found, Dispatcher)}.values()

@@ -1,7 +1,7 @@
 """Kills itself before or after the n-th change that it makes to the file system: every moment there is.
 
-``python -m tests.crash.stepper ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n, until an
-n is never reached, and leaves the copies as ``ROOT-<n>``. Forks, so that nothing is imported anew.
+``python -m tests.crash.stepper ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n, until
+an n is never reached, and leaves the copies as ``ROOT-<n>``. Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations

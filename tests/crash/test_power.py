@@ -1,7 +1,8 @@
-"""What a power cut would leave: by the system calls that were made, and by cutting off what was not synced."""
+"""What a power cut would leave: told by the system calls made, and by cutting off what was not synced."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -95,7 +96,7 @@ def check_syncs(calls: list[Call]) -> None:
 
 
 def check_renames(calls: list[Call]) -> int:
-    """Raise AssertionError unless each file was synced before its rename, and its folder after; count them."""
+    """Raise AssertionError unless files are synced before their rename, and folders after; count them."""
     renames = 0
     for at, call in enumerate(calls):
         if not call.name.startswith("rename") or not call.paths[-1].endswith((".cap", ".zst", ".parquet")):
@@ -106,7 +107,7 @@ def check_renames(calls: list[Call]) -> int:
         written = [n for n, other in enumerate(before) if other.name == "write"]
         syncs = [n for n, other in enumerate(before) if other.name in ("fsync", "fdatasync")]
         assert syncs, f"{source} was renamed without a sync"
-        assert not written or syncs[-1] > written[-1], f"{source} was renamed with writes that no sync covers"
+        assert not written or syncs[-1] > written[-1], f"{source} was renamed with writes not synced"
         folder = str(Path(target).parent)
         after = [other for other in calls[at + 1 :] if other.name == "fsync" and other.paths[:1] == [folder]]
         assert after, f"{folder} was not synced after the rename of {target}"
@@ -125,13 +126,13 @@ def test_what_a_power_cut_takes_is_the_last_second(tmp_path: Path, market: list[
         running.process.wait()
         lengths: dict[str, int] = {}
         for line in synced.read_text(encoding="utf-8").splitlines():
-            length, _, path = line.partition(" ")
-            lengths[path] = int(length)
+            told, _, path = line.partition(" ")
+            lengths[path] = int(told)
         cut = 0
-        for path in sorted(running.root.glob(".captures/*/*/*.open")):
-            cut += path.stat().st_size - lengths.get(str(path), 0)
-            with path.open("r+b") as file:
-                file.truncate(lengths.get(str(path), 0))
+        for capture in sorted(running.root.glob(".captures/*/*/*.open")):
+            length = lengths.get(str(capture), 0)
+            cut += capture.stat().st_size - length
+            os.truncate(capture, length)
         assert cut > 0
         report, _ = recover_all(running.root)
         assert report.failures == []

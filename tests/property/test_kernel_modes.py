@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-KERNEL_TESTS = (
-    *("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py"),
-    *("tests/unit/test_levels.py", "tests/property/test_skim.py"),
-)
+KERNEL_TESTS = {
+    "book": ("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py"),
+    "levels": ("tests/unit/test_levels.py", "tests/property/test_levels.py"),
+}
 
 
+@pytest.mark.parametrize("kernels", KERNEL_TESTS)
 @pytest.mark.parametrize(
     "mode", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}], ids=lambda mode: next(iter(mode))
 )
-def test_kernels_pass_their_tests(mode: dict[str, str], tmp_path: Path) -> None:
+def test_kernels_pass_their_tests(kernels: str, mode: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *KERNEL_TESTS],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *KERNEL_TESTS[kernels]],
         cwd=REPOSITORY,
         env=os.environ | mode | {"NUMBA_CACHE_DIR": str(tmp_path)},
         capture_output=True,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import msgspec
 import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,39 +14,11 @@ from hypothesis import strategies as st
 from mmdata.datasets.layout import Partition
 from mmdata.recorder.capture import Line, RestAnswer, format_frame, format_rest, parse_line
 from mmdata.recorder.ingest import Ingest, IngestReport
-from mmdata.recorder.levels import parse, wire_levels
 from mmdata.recorder.venues import DECODERS, Decoder
 from tests.builders import NOON, SESSION
+from tests.strategies import levels, number
 
 Json = dict[str, Any]
-
-plain = st.one_of(
-    st.decimals(0, 10**10, allow_nan=False, places=8).map(lambda number: f"{number:f}"),
-    st.integers(0, 10**11).map(str),
-    st.from_regex(r"[0-9]{1,11}\.[0-9]{1,9}", fullmatch=True),
-)
-odd = st.one_of(
-    st.from_regex(r"[-+]?[0-9]{0,20}\.?[0-9]{0,20}([eE][-+]?[0-9]{1,2})?", fullmatch=True),
-    st.decimals(allow_nan=False, allow_infinity=False).map(str),
-    st.sampled_from(["", " ", "1 ", "abc", "NaN", "Infinity", "0x10", "1_000", "1,5", "٣", "１", "1\n"]),
-    st.text(max_size=4),
-)
-number = st.one_of(plain, plain, plain, odd)
-# Now and then what no level is: a number, a null, a level that is too short or too long.
-wrong = st.one_of(st.integers(), st.none(), st.floats(allow_nan=False), st.lists(number, max_size=5))
-
-
-def levels(extra: int) -> st.SearchStrategy[list[Any]]:
-    """Return lists of levels with so many more strings than price and size."""
-    counts = st.one_of(st.integers(0, 10**10).map(str), number)
-    level = st.tuples(number, number, *[counts] * extra).map(list)
-    plain_level = st.tuples(plain, plain, *[st.integers(0, 999).map(str)] * extra).map(list)
-    return st.one_of(
-        st.lists(plain_level, max_size=5),
-        st.lists(level, max_size=4),
-        st.lists(st.one_of(plain_level, wrong), max_size=3),
-    )
-
 
 ids = st.one_of(st.integers(-5, 2**40), st.integers(-(2**65), 2**65), st.none(), st.just("7"))
 times = st.one_of(st.just(1723161255208), st.just(1723161255208123), st.integers(-1, 2**64))
@@ -252,26 +222,3 @@ def test_snapshots_are_those_of_the_strict_decoder(case: tuple[str, list[bytes]]
         for number, body in enumerate(bodies)
     ]
     assert ingested(exchange, lines) == ingested(exchange, lines, strict=True)
-
-
-_arrays = {extra: msgspec.json.Decoder(list[tuple[(str,) * (2 + extra)]]).decode for extra in (0, 2)}  # type: ignore[misc]
-
-
-@given(st.data(), st.sampled_from([0, 2]))
-@settings(deadline=None)
-def test_what_the_kernel_takes_is_what_decimals_say(data: st.DataObject, extra: int) -> None:
-    side = levels(extra).map(lambda rows: json.dumps(rows, separators=(",", ":")).encode())
-    bids, asks = data.draw(side), data.draw(side)
-    if data.draw(st.booleans()):
-        at = data.draw(st.integers(0, len(bids) - 1))
-        bids = bids[:at] + data.draw(st.binary(max_size=2)) + bids[at + 1 :]
-    found = wire_levels(msgspec.Raw(bids), msgspec.Raw(asks), 2 + extra)
-    if found is None:
-        return
-    expected = [_arrays[extra](text) for text in (bids, asks)]
-    assert [len(own) for own in found] == [len(rows) for rows in expected]
-    price, size, orders = (column.to_pylist() for column in parse(found))
-    rows = [row for own in expected for row in own]
-    assert price == [Decimal(row[0]) for row in rows]
-    assert size == [Decimal(row[1]) for row in rows]
-    assert orders == [int(row[3]) if extra else None for row in rows]

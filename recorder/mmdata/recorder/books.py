@@ -40,6 +40,9 @@ class Journal(Protocol):
     def note_gap(self, conn: int | None, channel: str, symbol: str, gap: Note) -> None:
         """Write a hole, count it, and say it in the log."""
 
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        """Do ``work`` beside the recording; None: it ends just now, and nothing is begun any more."""
+
 
 class Books:
     """The books of the symbols of one stream, over all the connections that bring it."""
@@ -57,15 +60,6 @@ class Books:
         self._asked_at: dict[str, float] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         journal.counts.synced |= dict.fromkeys(self._books, False)
-
-    def use(self, tasks: asyncio.TaskGroup) -> None:
-        """Let ``tasks`` own what is asked for."""
-        self._tasks = tasks
-
-    def stop(self) -> None:
-        """Ask for nothing any more."""
-        for task in self._asking.values():
-            task.cancel()
 
     def joined(self, link: Link) -> None:
         """Say that a connection brings the stream."""
@@ -131,10 +125,12 @@ class Books:
     def _start(self, symbol: str, how: str, work: Coroutine[None, None, None]) -> None:
         """Begin to get a book in one way, unless that is under way."""
         task = self._asking.get((symbol, how))
-        if task is None or task.done():
-            self._asking[symbol, how] = self._tasks.create_task(work)
-        else:
+        if task is not None and not task.done():
             work.close()
+            return
+        begun = self._journal.spawn(work)
+        if begun is not None:
+            self._asking[symbol, how] = begun
 
     async def _pace(self, symbol: str, interval_s: float) -> None:
         """Wait until ``interval_s`` have passed since the symbol's book was last asked for."""

@@ -179,7 +179,8 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         if stop.is_set():
             return _nothing(root, recovered, [*warnings, "stopped before the recording began"])
         if job.ping_url is not None:
-            ping_start(job.ping_url)
+            pinging = asyncio.create_task(asyncio.to_thread(ping_start, job.ping_url))
+            stack.callback(pinging.cancel)
         found = stack.enter_context(addresses(job))
         started = datetime.now(UTC)
         recordings = [_Recording(job, venue, root, found[venue.exchange], ingest) for venue in job.venues]

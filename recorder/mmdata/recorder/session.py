@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 _OWED_FOR_NS = 5_000_000_000
 """A connection that has not brought by then what another brought is taken for dead."""
 _DATA = (DEPTH, TRADES, BBO)
+_STEP_NS = 500_000_000
+"""A wall clock that runs away from the monotonic one by so much within a second was set."""
 _SILENT_NS = 60_000_000_000
 
 _Result = TypeVar("_Result")
@@ -96,7 +98,8 @@ class VenueSession:
         self._rest_answers = 0
         self._unreadable = 0
         self._silent: set[tuple[str, str]] = set()
-        self._fills: set[asyncio.Task[None]] = set()
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._ending = False
         self._closing: asyncio.Task[None] | None = None
         self.first_frame = asyncio.Event()
         self.counts = Counts()
@@ -128,19 +131,12 @@ class VenueSession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                for books in self._books.values():
-                    books.use(tasks)
-                legs = [tasks.create_task(leg.run()) for leg in self._legs]
-                workers = [tasks.create_task(work) for work in self._side_work()]
+                workers = [tasks.create_task(leg.run()) for leg in self._legs]
+                workers += [tasks.create_task(work) for work in self._side_work()]
                 await stop.wait()
-                for worker in workers:
+                self._ending = True
+                for worker in (*workers, *self._spawned):
                     worker.cancel()
-                for books in self._books.values():
-                    books.stop()
-                for fill_task in self._fills:
-                    fill_task.cancel()
-                for leg in legs:
-                    leg.cancel()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # the first is the cause, the others fell with it
         finally:
@@ -162,6 +158,19 @@ class VenueSession:
             *(symbol, self.exchange, channel, gap.last_id, gap.detail["cause"], gap.next_id),
             "; the book is invalid until a fresh snapshot" if channel == DEPTH else "",
         )
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        """Do ``work`` beside the recording; None: it ends just now, and nothing is begun any more."""
+        try:
+            task = None if self._ending else self._tasks.create_task(work)
+        except RuntimeError:  # an error has ended the recording; frames still come until the sockets close
+            task = None
+        if task is None:
+            work.close()
+            return None
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+        return task
 
     # --- the connections (`leg.Host`)
 
@@ -272,9 +281,7 @@ class VenueSession:
             assert action.last_id is not None
             assert action.next_id is not None
             hole = Hole(seen.symbol, seen.text, action.last_id + 1, action.next_id - 1)
-            task = self._tasks.create_task(self._fill(hole))
-            self._fills.add(task)
-            task.add_done_callback(self._fills.discard)
+            self.spawn(self._fill(hole))
 
     async def _fill(self, hole: Hole) -> None:
         count, event = await fill(hole, self.exchange, self._asker)
@@ -313,12 +320,19 @@ class VenueSession:
     async def _keep_house(self) -> None:
         """Sync the capture each second, close a segment that is due, look for what has fallen silent."""
         loop = asyncio.get_running_loop()
+        ahead_ns = time.time_ns() - time.monotonic_ns()
         while True:
             began_s = loop.time()
             await self._sync()
             if self._writer.is_due(loop.time()):
                 await self._rotate()
-            self._look_for_silence(time.time_ns())
+            step_ns = time.time_ns() - time.monotonic_ns() - ahead_ns
+            ahead_ns += step_ns
+            if abs(step_ns) > _STEP_NS:
+                self.note(Event("clock", detail={"step_ns": step_ns}))
+                _log.warning("the system's clock was set by %+.3f s", step_ns / 1e9)
+            else:
+                self._look_for_silence(time.time_ns())
             await asyncio.sleep(max(0.0, began_s + self._intervals.sync_s - loop.time()))
 
     async def _sync(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from sys import intern
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Tape(Generic[_Entry]):
         entries = self._entries
         if entries and entry.trade_id <= entries[-1].trade_id:
             return
-        entries.append(entry)
+        # Of hundreds of thousands of prices and sizes few differ: kept once, they are half the memory.
+        entries.append(entry._replace(price=intern(entry.price), size=intern(entry.size)))
         # Cut rarely: moving the rest costs as much as the tape is long.
         if len(entries) > self._kept + self._kept // 8:
             del entries[: -self._kept]

@@ -62,7 +62,8 @@ def tell_syncs(path: Path) -> None:
     def counted(handle: int) -> None:
         length = os.fstat(handle).st_size
         sync(handle)
-        os.write(told, b"%d %s\n" % (length, os.readlink(f"/proc/self/fd/{handle}").encode()))
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        os.write(told, b"%d %s\n" % (length, bytes(path)))
 
     os.fdatasync = counted  # type: ignore[assignment]
 
