@@ -150,7 +150,10 @@ def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_s
         text=True,
         env=ENVIRONMENT,
     ) as child:
-        time.sleep(2.0)  # the child process is reading the segment by now
+        lock = tmp_path / "data" / ".locks" / f"session-{HEADER.session}"
+        while not lock.exists():  # the child process is at the segment from here on
+            assert child.poll() is None
+            time.sleep(0.01)
         begun = time.monotonic()
         child.terminate()
         out, err = child.communicate(timeout=20)
