@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -96,12 +96,12 @@ def running_client(
     folder: Path,
     *,
     core: int | None,
-    segment: dict[str, str],
+    settings: Mapping[str, Any],
     book: bool = False,
 ) -> Iterator[Client]:
     """Run a recorder against a feed until the block ends.
 
-    ``segment`` is for ours only; ``book``: crypto-lob-stream is to rebuild its book at the end, too.
+    ``settings`` are of our job; ``book``: crypto-lob-stream is to rebuild its book at the end, too.
     """
     folder.mkdir(parents=True)
     host = f"127.0.0.1:{port}"
@@ -119,7 +119,7 @@ def running_client(
                 }
             ],
             "window": "none",
-            "segment": segment,
+            **settings,
         }
         config = folder / "job.yaml"
         config.write_text(json.dumps(job))  # JSON is YAML

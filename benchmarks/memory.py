@@ -26,7 +26,7 @@ from mmdata.cli.shell import console, figures, say_table, words
 _STREAMS = ["depth@100ms", "trade"]
 _SETTLED_S, _WINDOW_S, _LOOK_S = 300.0, 60.0, 10.0
 _MOST_GROWTH = 0.05
-_SEGMENT = {"seconds": "60s", "bytes": "64MiB"}  # an hour of ours ingests 60 of them
+_SETTINGS = {"segment": {"seconds": "60s", "bytes": "64MiB"}}  # an hour of ours ingests 60 of them
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         place = Path(folder) / "ours"
         with (
             running_feed(files, _STREAMS, None) as feed,
-            running_client(MMDATA, feed.port, _STREAMS, place, core=None, segment=_SEGMENT) as client,
+            running_client(MMDATA, feed.port, _STREAMS, place, core=None, settings=_SETTINGS) as client,
         ):
             feed.send(1, None)
             sending = threading.Thread(target=feed.send, args=(count, given.rate))

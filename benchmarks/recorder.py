@@ -41,7 +41,8 @@ from mmdata.cli.shell import console, figures, say_table, words
 
 _WARM_UP = 2_000
 _SEGMENT_S = 5
-_SEGMENT = {"seconds": f"{_SEGMENT_S}s", "bytes": "4MiB"}  # closed every few seconds, so that ingest has work
+# Closed every few seconds, so that ingest has work meanwhile.
+_SETTINGS = {"segment": {"seconds": f"{_SEGMENT_S}s", "bytes": "4MiB"}}
 _FEED_CORE, _CLIENT_CORE = 0, 1
 _FULL_MESSAGES, _PACED_S = 50_000, 5.0
 
@@ -73,7 +74,7 @@ def measure(
     count = _FULL_MESSAGES if rate is None else int(rate * _PACED_S)
     with (
         running_feed(files, streams, _FEED_CORE) as feed,
-        running_client(name, feed.port, streams, folder, core=_CLIENT_CORE, segment=_SEGMENT) as client,
+        running_client(name, feed.port, streams, folder, core=_CLIENT_CORE, settings=_SETTINGS) as client,
     ):
         feed.send(_WARM_UP, None)
         quiet(client.pid)
