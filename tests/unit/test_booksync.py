@@ -92,9 +92,19 @@ def test_missing_trades_are_noted_with_the_ids_around_them() -> None:
     assert list(trades.receive(20, 20)) == [Note("gap", 13, 20, {"cause": "disconnect"})]
 
 
-def test_repeated_and_reset_trade_ids_are_no_holes() -> None:
+def test_trade_that_comes_late_or_again_leaves_the_chain_where_it_is() -> None:
     trades = TradeChain()
     trades.receive(7, 9)
     assert list(trades.receive(8, 8)) == []
+    assert list(trades.receive(10, 10)) == []
+    assert list(trades.receive(12, 12)) == [Note("gap", 10, 12, {"cause": "missing"})]
+    assert list(trades.receive(11, 11)) == []  # it was overtaken
+    assert list(trades.receive(13, 13)) == []
+
+
+def test_two_trades_below_the_last_that_follow_each_other_begin_a_new_count() -> None:
+    trades = TradeChain()
+    trades.receive(7, 9)
     assert list(trades.receive(1, 1)) == []
-    assert list(trades.receive(2, 2)) == []
+    assert list(trades.receive(2, 2)) == [Note("gap", 9, 1, {"cause": "reset"})]
+    assert list(trades.receive(3, 3)) == []

@@ -160,16 +160,28 @@ class BookSync:
 
 
 class TradeChain:
-    """The chain of one symbol's trade ids: notes the trades that are missing."""
+    """The chain of one symbol's trade ids: notes the trades that are missing.
+
+    A trade that comes late, or again, leaves the chain where it is: its hole is on record already. Two such
+    that follow each other tell that the venue counts anew; nobody knows what was traded in between.
+    """
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self._low: tuple[int, int] | None = None
         self._cause = "missing"
 
     def receive(self, first_id: int, last_id: int) -> Sequence[Action]:
-        """Take the ids of the next trade or aggregate; an id that goes down is a repeat or a reset."""
-        before, cause = self._last, self._cause
-        self._last, self._cause = last_id, "missing"
+        """Take the ids of the next trade or aggregate."""
+        before, low = self._last, self._low
+        if before is not None and last_id <= before:
+            if low is None or first_id != low[1] + 1:
+                self._low = (first_id, last_id)
+                return _NOTHING
+            self._went_on(last_id)
+            return (Note("gap", before, low[0], {"cause": "reset"}),)
+        cause = self._cause
+        self._went_on(last_id)
         if before is None or first_id <= before + 1:
             return _NOTHING
         return (Note("gap", before, first_id, {"cause": cause}),)
@@ -177,6 +189,9 @@ class TradeChain:
     def disconnected(self) -> None:
         """Say that the stream ended: the next hole is its doing."""
         self._cause = "disconnect"
+
+    def _went_on(self, last_id: int) -> None:
+        self._last, self._low, self._cause = last_id, None, "missing"
 
 
 def _or_none(book_id: int) -> int | None:
