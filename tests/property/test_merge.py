@@ -147,7 +147,11 @@ def test_a_new_count_is_followed_when_a_message_is_missing_at_its_beginning() ->
     merge = Merge(RANGE)
     assert merge.enters(0, 500, 490)
     merge.leave(0)
-    assert [merge.enters(1, 400, 395), merge.enters(1, 420, 410), merge.enters(1, 425, 420)] == [False, False, True]
+    assert [merge.enters(1, 400, 395), merge.enters(1, 420, 410), merge.enters(1, 425, 420)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_new_count_of_quotes_is_followed_though_nothing_links_them() -> None:

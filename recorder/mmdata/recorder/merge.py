@@ -115,7 +115,7 @@ class Merge:
         return self._advance(conn, last_id)
 
     def _take_low(self, conn: int, last_id: int, prev_id: int, before: int, *, alone: bool) -> bool:
-        """Judge a message that brings nothing beyond the head; ``before``: what its connection brought last."""
+        """Judge a message that brings nothing beyond the head; ``before`` is its connection's last one."""
         if conn != self.leader and self.leader in self._own:
             return False  # brought before, by the connection that is ahead
         # A repeat, or the count has begun anew: two that follow each other tell.
