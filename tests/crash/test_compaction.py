@@ -108,7 +108,7 @@ print(json.dumps({"seen": [*seen], "again": again}))
 def reader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a reader in a process of its own, in a loop, on ``tmp_path/data``."""
     root = dataset(tmp_path / "data", wide=False)
-    command = [sys.executable, "-c", READER, root]
+    command = [sys.executable, "-c", READER, str(root)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as child:

@@ -129,13 +129,16 @@ def test_only_what_is_asked_for_is_compacted(tmp_path: Path) -> None:
         for number, symbol in enumerate(("BTCUSDT", "ETHUSDT", "BTCUSDT", "ETHUSDT")):
             line = frame(4 * day + number, depth(100, *LEVELS, symbol), ts=NOON + day * DAY)
             take(root, line)
-    asked = [
-        {"symbol": "ETHUSDT", "before": "2026-11-22"},
-        {"symbol": "ETHUSDT", "date": "2026-11-22"},
-        {"exchange": "okx"},
+    reports = [
+        compact(root, symbol="ETHUSDT", before="2026-11-22"),
+        compact(root, symbol="ETHUSDT", date="2026-11-22"),
+        compact(root, exchange="okx"),
     ]
-    done = [[(found.day.symbol, found.day.date) for found in compact(root, **keys).done] for keys in asked]
-    assert done == [[("ETHUSDT", "2026-11-21")], [("ETHUSDT", "2026-11-22")], []]
+    assert [[(found.day.symbol, found.day.date) for found in report.done] for report in reports] == [
+        [("ETHUSDT", "2026-11-21")],
+        [("ETHUSDT", "2026-11-22")],
+        [],
+    ]
     assert len(compact(root).done) == 2
 
 
@@ -345,6 +348,15 @@ def test_damaged_part_leaves_its_day_as_it_is_and_is_told(tmp_path: Path, harm: 
     assert str(path) in report.failures[0]
     assert everything(root) == before
     assert [*(root / ".staging").iterdir()] == []
+
+
+def test_file_that_is_not_ours_is_not_taken_away(tmp_path: Path) -> None:
+    root = two_sessions(tmp_path)
+    note = list_parts(root, "depth")[0].path.with_name("note.txt")
+    note.write_text("mine", encoding="utf-8")
+    assert str(note) in compact(root).failures[0]
+    assert note.read_text(encoding="utf-8") == "mine"
+    assert len(list_parts(root, "depth")) == 4
 
 
 def test_damaged_compacted_file_is_a_finding_and_refuses_ingest(tmp_path: Path) -> None:

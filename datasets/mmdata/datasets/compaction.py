@@ -252,6 +252,9 @@ def _compact(root: Path, day: Day) -> Compacted:
     ReplacedError: it changed meanwhile. DatasetError: a file of it is damaged. Nothing was changed then.
     """
     before = _files(root, day)
+    foreign = sorted(path for path in before if path.suffix != ".parquet")
+    if foreign:
+        raise DatasetError(f"{foreign[0]}: is no Parquet file, so not ours; its day is left as it is")
     parts = list_parts(root, day.table, exchange=day.exchange, symbol=day.symbol, date=day.date)
     try:
         stretches = [stretch for part in parts for stretch in stretches_of(part)]
@@ -289,11 +292,11 @@ _Stamps = dict[Path, tuple[int, int, int]]
 
 
 def _files(root: Path, day: Day) -> _Stamps:
-    """Return the files of a day, narrow and wide."""
+    """Return what lies in the folders of a day, narrow and wide."""
     found: _Stamps = {}
     for wide in (False, True):
-        for path in (root / day.partition(wide=wide).folder).glob("*.parquet"):
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
+            for path in (root / day.partition(wide=wide).folder).iterdir():
                 told = path.stat()
                 found[path] = (told.st_ino, told.st_size, told.st_mtime_ns)
     return found
