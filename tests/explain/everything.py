@@ -67,7 +67,7 @@ def explain(run: Run, scratch: Path) -> Explanation:
         for symbol in symbols:
             tables.explain(symbol, markets[venue, symbol])
         found.figures.update({f"{venue}: {what}": n for what, n in tables.found.classes.items()})
-        refused, early = check_limits(run.truth, venue, run.script)
+        refused, early = check_limits(venue, captured, run.script)
         found.figures[f"{venue}: requests refused with Retry-After, which was kept"] = refused
         announced, late = check_announced(captured, matched, faults)
         found.figures.update({f"{venue}: {what}": n for what, n in announced.items()})

@@ -1,4 +1,4 @@
-"""Connection by connection: is what was recorded what was sent, byte for byte and in order?"""
+"""Connection by connection: what was recorded is what was sent, byte for byte and in order."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def match_connections(captured: Captured, truth: Path, venue: str, faults: Itera
             why = _why(tail, ended_ns, reason, was_cut=told[0].conn in aborted)
             if why is None:
                 matched.unexplained.append(
-                    f"{venue}: connection {conn} lacks the last {len(tail)} frames ({reason}), the oldest sent "
-                    f"{(ended_ns - tail[0].ts) / 1e9:.1f} s before its end"
+                    f"{venue}: connection {conn} lacks its last {len(tail)} frames ({reason}), the oldest "
+                    f"sent {(ended_ns - tail[0].ts) / 1e9:.1f} s before its end"
                 )
             else:
                 matched.tails[why] += len(tail)

@@ -1,4 +1,4 @@
-"""Message by message: is everything that the venues published in the tables, once, or on record as lost?"""
+"""Message by message: what the venues published is in the tables, once, or on record as lost."""
 
 from __future__ import annotations
 
@@ -195,8 +195,8 @@ class Explaining:
                 self._tell(f"{DEPTH} published, as the recording ended")
             else:
                 self._miss(
-                    f"{symbol}: book message {last_id} of {market.book_times[place]} is missing, no gap is on "
-                    f"record ({'it was received' if last_id in received else 'it was not received'})"
+                    f"{symbol}: book message {last_id} of {market.book_times[place]} is missing, without "
+                    f"a gap ({'it was received' if last_id in received else 'it was not received'})"
                 )
 
     def _book_holes(self, symbol: str, places: dict[int, int]) -> list[tuple[int, int]]:
@@ -265,7 +265,7 @@ class Explaining:
                 self._tell(f"{TRADES} published, as the recording ended")
             else:
                 self._miss(
-                    f"{symbol}: trade {number} of {market.trade_times[place]} is missing, no gap is on record "
+                    f"{symbol}: trade {number} of {market.trade_times[place]} is missing without a gap "
                     f"({'it was received' if number in received else 'it was not received'})"
                 )
 

@@ -1,4 +1,4 @@
-"""What the recorder sees in a frame, and what ingest makes of it: a frame is sound for both or for neither."""
+"""What the recorder sees in a frame: one is sound for it exactly when it is for ingest."""
 
 from __future__ import annotations
 
