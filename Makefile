@@ -5,11 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 
-<<<<<<< HEAD
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test
-=======
-.PHONY: demo test lint type unit real-test container-test bench clean crash-test fault-test
->>>>>>> tenmin
+.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
