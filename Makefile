@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test
+.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -45,6 +45,11 @@ RUNS ?= 500
 SEED ?= 0
 crash-test: $(STAMP)
 	$(BIN)/python -m tests.crash.matrix --runs $(RUNS) --seed $(SEED)
+
+# Every kind of fault, with one connection and then with two; the seed is drawn and printed, or given as FAULT_SEED.
+DURATION ?= 10m
+fault-test: $(STAMP)
+	$(BIN)/python -m tests.explain.everything --duration $(DURATION) $(if $(FAULT_SEED),--seed $(FAULT_SEED))
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/first_light.py

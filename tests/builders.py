@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmdata.datasets.layout import list_parts
+from mmdata.datasets.market import read_part
 from mmdata.recorder.capture import Header, Line, format_frame, parse_line
 from mmdata.recorder.ingest import Ingest, IngestReport
 
@@ -68,7 +68,7 @@ def rows(root: Path, table: str) -> list[dict[str, Any]]:
     """Return the rows of a table in order; times as ns, which datetime cannot hold."""
     found: list[dict[str, Any]] = []
     for part in list_parts(root, table):
-        read = pq.read_table(part.path, partitioning=None)
+        read = read_part(part)
         for at, field in enumerate(read.schema):
             if pa.types.is_timestamp(field.type):
                 read = read.set_column(at, field.name, read[field.name].cast(pa.int64()))

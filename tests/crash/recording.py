@@ -19,7 +19,7 @@ from mmdata.datasets.layout import list_parts
 from mmdata.datasets.schema import TABLES
 from mmdata.recorder.capture import FRAME, Segment, read_segment
 from mmdata.recorder.ingest import Ingest, IngestReport
-from mmdata.sandbox.truth import SentFrame, read_truth
+from mmdata.sandbox.truth import SentFrame
 from tests.crash.board import VENUES, Board
 from tests.integration.conftest import (
     ENVIRONMENT,
@@ -29,6 +29,7 @@ from tests.integration.conftest import (
     running_sandbox,
     write_job,
 )
+from tests.sent import kept_segments, numbered_lines, sent_frames
 
 SYMBOLS = {"binance": ["BTCUSDT", "ETHUSDT"], "okx": ["BTC-USDT", "ETH-USDT"]}
 PACE = 2.6
@@ -226,37 +227,14 @@ def check_prefix(frames: list[bytes], told: list[SentFrame], venue: str) -> None
         assert frame == line.frame.encode(), f"{venue}: frame {at} is {frame!r}, sent was {line.frame!r}"
 
 
-def sent_frames(truth: Path) -> dict[str, list[list[SentFrame]]]:
-    """Return what was sent: by venue, of each connection in the order of their numbers."""
-    by_number: dict[tuple[str, int], list[SentFrame]] = {}
-    for frame in read_truth(truth).frames:
-        by_number.setdefault((frame.venue, frame.conn), []).append(frame)
-    sent: dict[str, list[list[SentFrame]]] = {}
-    for (venue, _), frames in sorted(by_number.items()):
-        sent.setdefault(venue, []).append(frames)
-    return sent
-
-
-def kept_segments(root: Path, venue: str) -> list[Segment]:
-    """Return a venue's ingested captures in order; AssertionError when one is not ingested."""
-    paths = sorted((root / ".captures" / venue).glob("*/*.cap*"))
-    assert all(path.name.endswith(".cap.zst") for path in paths), paths
-    return [read_segment(path) for path in paths]
-
-
 def recorded_frames(segments: list[Segment], found: Found) -> list[list[bytes]]:
     """Return the frames of each connection; AssertionError when a line is torn, or a number missing."""
     frames: dict[int, list[bytes]] = {}
-    number = 0
-    for segment in segments:
-        assert segment.torn == 0, segment.path
-        for line in segment.lines:
-            assert line.number == number, f"{segment.path}: line {line.number}, expected {number}"
-            number += 1
-            if line.kind == FRAME:
-                assert line.conn is not None
-                frames.setdefault(line.conn, []).append(line.payload)
-    found.lines += number
+    for line in numbered_lines(segments):
+        found.lines += 1
+        if line.kind == FRAME:
+            assert line.conn is not None
+            frames.setdefault(line.conn, []).append(line.payload)
     return [frames.get(conn, []) for conn in range(max(frames, default=-1) + 1)]
 
 

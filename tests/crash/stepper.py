@@ -1,7 +1,8 @@
 """Kills itself before or after the n-th change that it makes to the file system: every moment there is.
 
-``python -m tests.crash.stepper ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n, until
-an n is never reached, and leaves the copies as ``ROOT-<n>``. Forks, so that nothing is imported anew.
+``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
+until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead.
+Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmdata.datasets import compact, compaction, disk
 from mmdata.recorder.segments import finish_segment
 
-_CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "close")
+_CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "rmdir", "close")
 
 
 def die_at(number: int) -> None:
@@ -38,10 +40,11 @@ def die_at(number: int) -> None:
 
     for name in _CHANGES:
         setattr(os, name, counting(getattr(os, name)))
+    setattr(compaction, "swap", counting(disk.swap))  # noqa: B010 mypy: it is imported there
 
 
-def main(root: Path, segment: Path, *, keep: bool) -> int:
-    """Die at one change after the other; return how many there are."""
+def each_step(root: Path, act: Callable[[Path], object]) -> int:
+    """Let ``act`` die at one change after the other, each time in a copy; return how many there are."""
     number = 0
     while True:
         copy = root.with_name(f"{root.name}-{number}")
@@ -49,7 +52,7 @@ def main(root: Path, segment: Path, *, keep: bool) -> int:
         child = os.fork()
         if child == 0:
             die_at(number)
-            finish_segment(copy, copy / segment.relative_to(root), keep=keep)
+            act(copy)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
@@ -58,5 +61,13 @@ def main(root: Path, segment: Path, *, keep: bool) -> int:
         number += 1
 
 
+def main(what: str, root: Path, *more: str) -> int:
+    """Die at each step of one deed."""
+    if what == "compact":
+        return each_step(root, compact)
+    segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"
+    return each_step(root, lambda copy: finish_segment(copy, copy / segment, keep=keep))
+
+
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), Path(sys.argv[2]), keep=sys.argv[3] == "keep"))
+    print(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

@@ -46,7 +46,7 @@ def test_kill_at_any_step_of_finishing_a_segment(tmp_path: Path, keep: bool) -> 
     first, second = recorded(root)
     finish_segment(root, first, keep=keep)
     run = subprocess.run(
-        [sys.executable, "-m", "tests.crash.stepper", root, second, "keep" if keep else "remove"],
+        [sys.executable, "-m", "tests.crash.stepper", "finish", root, second, "keep" if keep else "remove"],
         capture_output=True,
         text=True,
         check=False,

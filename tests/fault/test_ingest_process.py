@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
+from mmdata.datasets.layout import list_parts
 from mmdata.recorder.capture import CaptureWriter, Header
-from mmdata.recorder.ingest_process import IngestProcess, Task
+from mmdata.recorder.ingest_process import IngestProcess, Outcome, Task
 from mmdata.recorder.segments import capture_folder, pending, recover
 from tests.builders import HEADER, LEVELS, depth, frame, rows
 from tests.integration.conftest import ENVIRONMENT, mmdata_command, write_job
@@ -164,3 +165,26 @@ def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_s
     assert json.loads(out)["venues"] == []
     assert "stopped while ingesting" in json.loads(out)["warnings"][0]
     assert path.exists()
+
+
+def test_child_that_is_killed_over_a_compaction_does_it_again(tmp_path: Path) -> None:
+    recover_two_parts(tmp_path)
+    told = rows(tmp_path, "depth")
+
+    async def run() -> Outcome:
+        async with IngestProcess(tmp_path, keep=True) as ingest:
+            os.kill(ingest.pid, signal.SIGKILL)
+            return await ingest.compact("binance", ["BTCUSDT", "_"], "2026-11-22")
+
+    outcome = asyncio.run(run())
+    assert (outcome.error, outcome.compacted, outcome.warnings) == (None, 1, [])
+    assert rows(tmp_path, "depth") == told
+    assert len({part.path for part in list_parts(tmp_path, "depth")}) == 1
+
+
+def recover_two_parts(root: Path) -> None:
+    """Publish two parts of a day, each of a segment of its own."""
+    closed_segment(root)
+    closed_segment(root, msgspec.structs.replace(HEADER, segment=1, first_frame=5))
+    assert len(recover(root, "binance")[1]) == 2
+    assert len(list_parts(root, "depth")) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.datasets.book import Book, rebuild
+from mmdata.datasets.book import rebuild
 from mmdata.datasets.layout import list_parts
-from mmdata.datasets.market import Market, load_market
+from mmdata.datasets.market import load_market
 from mmdata.datasets.validation import validate
 from mmdata.recorder.capture import FRAME, Line, read_segment
 from mmdata.sandbox import Truth, read_truth
+from tests.books import compare_books
 from tests.builders import rows
 from tests.integration.conftest import mmdata, running_sandbox, write_job
 
@@ -116,27 +117,11 @@ def test_everything_else_that_was_sent_is_recorded_byte_for_byte(recording: Reco
 def test_rebuilt_book_is_the_matching_engines_own_at_every_message(
     recording: Recording, exchange: str
 ) -> None:
-    compared = 0
-    for symbol in SYMBOLS[exchange]:
-        market = load_market(recording.root, exchange, symbol)
-        book = Book(market.columns, market.chain)
-        for message in range(len(market.columns.kind)):
-            book.step(message)
-            if (
-                not book.valid
-                or market.columns.kind[message] > 1
-                or market.columns.last_id[message] != book.id
-            ):
-                continue
-            truth = recording.truth.book(exchange, symbol, book.id)
-            for ours, theirs in ((book.bids(), truth.bids), (book.asks(), truth.asks)):
-                assert exact(market, ours) == [(Decimal(price), Decimal(size)) for price, size, _ in theirs]
-            compared += 1
+    compared = sum(
+        compare_books(recording.root, exchange, symbol, partial(recording.truth.book, exchange, symbol))
+        for symbol in SYMBOLS[exchange]
+    )
     assert compared > 400
-
-
-def exact(market: Market, levels: list[tuple[int, int]]) -> list[tuple[Decimal, Decimal]]:
-    return [(price * market.tick_size, size * market.lot_size) for price, size in levels]
 
 
 @pytest.mark.parametrize("exchange", VENUES)

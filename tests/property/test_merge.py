@@ -134,6 +134,35 @@ def test_a_new_count_of_ids_is_followed_on_a_new_connection() -> None:
     assert merge.enters(1, 12, 9)
 
 
+def test_a_new_count_that_began_while_nobody_listened_is_followed_however_near_it_is() -> None:
+    merge = Merge(RANGE)
+    assert merge.enters(0, 500, 490)
+    merge.leave(0)
+    assert not merge.enters(1, 400, 395)  # it may be one that comes late
+    assert merge.enters(1, 410, 400)
+    assert merge.enters(1, 415, 410)
+
+
+def test_a_new_count_is_followed_when_a_message_is_missing_at_its_beginning() -> None:
+    merge = Merge(RANGE)
+    assert merge.enters(0, 500, 490)
+    merge.leave(0)
+    assert [merge.enters(1, 400, 395), merge.enters(1, 420, 410), merge.enters(1, 425, 420)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_new_count_of_quotes_is_followed_though_nothing_links_them() -> None:
+    """Seen with a reset of Binance's testnet: no quote was kept any more, for the rest of the session."""
+    merge = Merge(RANGE)
+    quotes = [(0, 500), (0, 510), (0, 300), (0, 301), (0, 305)]
+    assert [merge.enters(conn, last_id, NO_ID) for conn, last_id in quotes] == [True] * 5
+    merge.leave(0)
+    assert [merge.enters(1, last_id, NO_ID) for last_id in (200, 203, 204)] == [False, True, True]
+
+
 def test_first_message_of_a_new_connection_may_be_the_last_of_the_old() -> None:
     """OKX sends the last trade when trades are subscribed to."""
     merge = Merge(RANGE)

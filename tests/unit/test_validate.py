@@ -315,7 +315,19 @@ def test_trade_steps_tell_holes_from_repeats_of_aggregates() -> None:
     import numpy as np
 
     steps = trade_steps(np.array([1, 4, 8, 8]), np.array([3, 6, 8, 9]))
-    assert steps.holes.tolist() == [2]
+    assert (steps.holes.tolist(), steps.before.tolist()) == ([2], [6])
     assert steps.again.tolist() == []
-    assert steps.back.tolist() == [3]
     assert trade_steps(np.array([1, 2, 2]), np.array([1, 2, 2])).again.tolist() == [2]
+
+
+def test_trade_steps_tell_what_comes_late_from_a_new_count_as_the_recorder_does() -> None:
+    import numpy as np
+
+    late = np.array([5, 7, 6, 8, 9])
+    steps = trade_steps(late, late)
+    assert (steps.holes.tolist(), steps.before.tolist()) == ([1], [5])
+    assert (steps.late.tolist(), steps.back.tolist()) == ([2], [])
+    anew = np.array([50, 51, 3, 4, 6, 7])
+    steps = trade_steps(anew, anew)
+    assert (steps.holes.tolist(), steps.before.tolist()) == ([4], [4])
+    assert (steps.late.tolist(), steps.back.tolist()) == ([], [2])

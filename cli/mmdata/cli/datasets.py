@@ -22,6 +22,7 @@ from mmdata.cli.shell import (
 )
 
 if TYPE_CHECKING:
+    from mmdata.datasets.compaction import CompactionReport
     from mmdata.datasets.validation import ValidationReport
 
 
@@ -85,3 +86,56 @@ def say_validation(report: ValidationReport) -> None:
         out.print(f"{finding.severity}: {finding.check}: {finding.sentence}{place}", markup=False)
     errors, warnings = report.count("error"), report.count("warning")
     out.print(f"{errors} errors, {warnings} warnings", style="bold red" if errors else "bold green")
+
+
+@command
+def compact(
+    data: Data = DEFAULT_DATA,
+    exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
+    date: Annotated[str | None, typer.Option(help="Only this UTC date, YYYY-MM-DD.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make one file of each day of a table.
+
+    Order and values stay; each day is swapped for its file in one step, so readers and recorders may go on.
+    Days that a recorder still writes are left. `mmdata record` does this at its end, unless its job says
+    `compact: false`. Exit 1: a day was left since a file of it is damaged.
+
+    Example: mmdata compact data --exchange binance
+    """
+    from mmdata.datasets.compaction import compact as run
+
+    with spinner("compacting ...", quiet=quiet or as_json) as progress:
+        report = run(data, exchange=exchange, symbol=symbol, date=date, progress=progress)
+    if as_json:
+        say_json(report.to_json_dict() | {"exit": report.exit_code()})
+    elif not quiet:
+        say_compaction(report)
+    return report.exit_code()
+
+
+def say_compaction(report: CompactionReport) -> None:
+    """Print the days that were compacted, and those that were not, with the reason."""
+    rows = [
+        (
+            *(found.day.date, found.day.exchange, found.day.symbol),
+            found.day.table + ("-wide" if found.wide else ""),
+            *(found.files, found.rows, found.bytes_before, found.bytes_after),
+        )
+        for found in report.done
+    ]
+    if rows:
+        sizes = figures("files", "rows", "bytes before", "bytes after", optional=("bytes before",))
+        title = f"compacted in {report.root}, each to one file"
+        say_table(title, [*words("date", "exchange", "symbol", "table"), *sizes], rows)
+    out = console()
+    for sentence in (*report.skipped, *report.failures):
+        out.print(sentence, markup=False)
+    out.print(
+        f"{len(rows)} compacted, {report.left} were one file already, {len(report.skipped)} skipped, "
+        f"{len(report.failures)} failed",
+        style="bold red" if report.failures else "bold green",
+    )

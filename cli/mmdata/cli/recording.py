@@ -135,6 +135,8 @@ def say_record(report: RecordReport) -> None:
         print(f"removed, since older than retain_days: {len(report.removed)} folders")  # noqa: T201
         for path in report.removed:
             print(f"  {path}")  # noqa: T201
+    if report.compacted:
+        print(f"compacted: {report.compacted} finished days of a table, each to one file")  # noqa: T201
 
 
 def record_line(watch: Watch) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmdata.datasets.compaction import compact
     from mmdata.datasets.reading import scan
     from mmdata.datasets.validation import validate
 
-__all__ = ["scan", "validate"]
+__all__ = ["compact", "scan", "validate"]
 
-_HOMES = {"scan": "mmdata.datasets.reading", "validate": "mmdata.datasets.validation"}
+_HOMES = {
+    "compact": "mmdata.datasets.compaction",
+    "scan": "mmdata.datasets.reading",
+    "validate": "mmdata.datasets.validation",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -12,6 +14,10 @@ from pathlib import Path
 from mmdata.datasets.layout import STAGING
 
 _STALE_S = 3600.0
+COMPACTION = "compaction-"
+"""How names in the staging folder begin that are a compaction's: what lies there lies elsewhere too."""
+_HERE = -100  # AT_FDCWD, and RENAME_EXCHANGE, of Linux
+_EXCHANGE = 2
 
 
 def make_folder(folder: Path) -> None:
@@ -54,12 +60,33 @@ def _nearest(path: Path) -> tuple[Path, os.stat_result]:
             path = path.parent  # the root folder can always be looked at
 
 
-def clear_staging(root: Path) -> None:
-    """Remove what killed writers left in ``<root>/.staging``: files that nobody touched for an hour.
+def swap(one: Path, other: Path) -> None:
+    """Let two folders take each other's name in one step: whoever looks finds either, whole.
 
-    Younger ones may be another process's, which is about to publish them; another user's stay.
+    OSError: the system refuses; ENOSYS, EINVAL or ENOTSUP where the file system cannot do it at all.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one))
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))
+
+
+def clear_staging(root: Path) -> None:
+    """Remove what killed writers left in ``<root>/.staging``: what nobody touched for an hour.
+
+    Younger files may be another process's, which is about to publish them; another user's stay.
     """
     for path in (root / STAGING).glob("*.parquet"):
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if time.time() - path.stat().st_mtime > _STALE_S:
+            if _is_stale(path):
                 path.unlink()
+    for folder in (root / STAGING).glob(f"{COMPACTION}*"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if all(map(_is_stale, (folder, *folder.rglob("*")))):
+                shutil.rmtree(folder)
+
+
+def _is_stale(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _STALE_S

@@ -6,6 +6,7 @@ MmdataError                 a sentence for a person, and the exit status of the 
 ├── VenueError         3    the venue or the network: nothing came, or what came cannot be used
 ├── DiskError          4    the disk: full, unwritable, unreadable
 └── DatasetError       1    what lies in a dataset is not what its schema says
+    └── ReplacedError  1    a file was replaced between being listed and being read: read again
 """
 
 from __future__ import annotations
@@ -46,3 +47,7 @@ class DatasetError(MmdataError):
     """A file of a dataset is damaged or is not what its schema says."""
 
     exit_code = 1
+
+
+class ReplacedError(DatasetError):
+    """A file was replaced (its day compacted) or removed since it was listed; reading again finds what is."""

@@ -1,18 +1,23 @@
 """Where a dataset keeps its files: names of partitions and parts, and the order they are read in.
 
 ``<root>/<table>/exchange=<id>/symbol=<symbol>/date=<UTC date>/<first ts_recv>-<session>-<n>.parquet``
+
+A compacted file stands for several parts, with ``compacted`` in place of a session: it is listed as the
+parts of its sessions, each with its stretch of rows, so that readers need not know of it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stretches import COMPACTED, read_stretches
 
 NO_SYMBOL = "_"
 """The symbol of rows that concern no single one."""
@@ -20,6 +25,7 @@ STAGING = ".staging"
 CAPTURES = ".captures"
 WIDE_SUFFIX = "-wide"
 
+_ATTEMPTS = 10  # at a listing: each is spoilt by another folder that is replaced in just that moment
 _PART = re.compile(r"(?P<start>\d{8}T\d{6}\.\d{9}Z)-(?P<session>.+)-(?P<n>\d{6})\.parquet")
 _NS = 1_000_000_000
 
@@ -44,13 +50,34 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One published file: which rows it holds is told by its name."""
+    """Rows of one session in one published file: all of it, or a stretch of a compacted one."""
 
     partition: Partition
     start: str
     session: str
     n: int
     path: Path
+    offset: int = 0
+    """The first of its rows in the file."""
+    rows: int | None = None
+    """How many rows of a compacted file; None: the whole of a file that is not compacted."""
+    widened: bool = False
+    """It lies in a wide file, and was published narrow."""
+
+
+def is_compacted(path: Path) -> bool:
+    """Tell by its name whether a file stands for several parts."""
+    match = _PART.fullmatch(path.name)
+    return match is not None and match["session"] == COMPACTED
+
+
+def first_date(session: str) -> str:
+    """Return the first UTC date that rows of ``session`` can have; empty where its name does not tell.
+
+    A recording's rows cannot be older than its start, less a day: clocks step.
+    """
+    begun = re.match(r"(\d{4})(\d\d)(\d\d)T", session)
+    return str(date(*map(int, begun.groups())) - timedelta(days=1)) if begun else ""
 
 
 def encode_symbol(symbol: str) -> str:
@@ -97,31 +124,98 @@ def list_parts(
     Parts of one session follow their number; sessions follow the earliest start among their parts (the
     ids of imported sessions are hashes and say nothing about time). ``since`` leaves out earlier dates. An
     empty list: nothing is there.
+
+    Neighbours in a compacted file are one part. A compacted file that is damaged is listed as a part of
+    the session ``compacted``, whichever session is asked for.
     """
-    parts = [
-        part
-        for wide in (False, True)
-        for folder in _partitions(
-            root / (table + (WIDE_SUFFIX if wide else "")), exchange, symbol, date, since
-        )
-        for part in _parts(table, wide, folder, session)
-    ]
+    for _ in range(_ATTEMPTS):
+        try:
+            parts = _listed(root, table, exchange, symbol, date, since)
+            break
+        except FileNotFoundError as error:  # a folder was replaced between listing and looking
+            replaced = error
+    else:
+        raise DatasetError(
+            f"{replaced.filename}: files are replaced as fast as they are listed, or the name leads nowhere; "
+            f"nothing was read"
+        ) from replaced
     begun: dict[str, str] = {}
     for part in parts:
         begun[part.session] = min(begun.get(part.session, part.start), part.start)
-    return sorted(parts, key=lambda part: (begun[part.session], part.session, part.n, part.path))
+    ranked = sorted(
+        parts, key=lambda part: (begun[part.session], part.session, part.n, part.path, part.offset)
+    )
+    return fused(part for part in ranked if session in (None, part.session) or part.session == COMPACTED)
 
 
-def _partitions(
-    base: Path, exchange: str | None, symbol: str | None, date: str | None, since: str
-) -> Iterator[Path]:
-    """Yield the folders of a table's dates; without a pattern, so that no name is taken for one."""
-    for of_exchange in _children(base, "exchange=", exchange):
-        encoded = None if symbol is None else encode_symbol(symbol)
-        for of_symbol in _children(of_exchange, "symbol=", encoded):
-            for of_date in _children(of_symbol, "date=", date):
-                if of_date.name.removeprefix("date=") >= since:
-                    yield of_date
+def fused(parts: Iterable[Part], *, sessions: bool = False) -> list[Part]:
+    """Join neighbours that follow one another in one file; with ``sessions`` across sessions too."""
+    joined: list[Part] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.rows is not None
+            and part.rows is not None
+            and (last.path, last.offset + last.rows) == (part.path, part.offset)
+            and (sessions or last.session == part.session)
+        ):
+            joined[-1] = replace(last, start=min(last.start, part.start), rows=last.rows + part.rows)
+        else:
+            joined.append(part)
+    return joined
+
+
+def list_partitions(
+    root: Path,
+    table: str,
+    *,
+    exchange: str | None = None,
+    symbol: str | None = None,
+    date: str | None = None,
+) -> list[Partition]:
+    """Return the partitions of ``table`` that have a folder, narrow and wide."""
+    return [
+        _partition(table, wide, folder) for wide, folder in _folders(root, table, exchange, symbol, date, "")
+    ]
+
+
+def _listed(
+    root: Path, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+) -> list[Part]:
+    """Return each part once. FileNotFoundError: a folder was replaced meanwhile.
+
+    A narrow part that a wide compacted file holds as well is left out: it is on its way out.
+    """
+    parts = [
+        part
+        for wide, folder in _folders(root, table, exchange, symbol, date, since)
+        for part in _parts(table, wide, folder)
+    ]
+    widened = {_identity(part) for part in parts if part.widened}
+    return [part for part in parts if part.partition.wide or _identity(part) not in widened]
+
+
+def _identity(part: Part) -> tuple[str, ...]:
+    partition = part.partition
+    return partition.exchange, partition.symbol, partition.date, part.start, part.session, str(part.n)
+
+
+def _folders(
+    root: Path, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+) -> Iterator[tuple[bool, Path]]:
+    """Yield the folders of a table's dates, narrow before wide, and whether each is wide.
+
+    In that order, since narrow rows become wide ones, never the other way round. Without a pattern, so that
+    no name is taken for one.
+    """
+    for wide in (False, True):
+        for of_exchange in _children(root / (table + (WIDE_SUFFIX if wide else "")), "exchange=", exchange):
+            encoded = None if symbol is None else encode_symbol(symbol)
+            for of_symbol in _children(of_exchange, "symbol=", encoded):
+                for of_date in _children(of_symbol, "date=", date):
+                    if of_date.name.removeprefix("date=") >= since:
+                        yield wide, of_date
 
 
 def _children(folder: Path, key: str, value: str | None) -> Iterable[Path]:
@@ -134,10 +228,48 @@ def _children(folder: Path, key: str, value: str | None) -> Iterable[Path]:
         return ()
 
 
-def _parts(table: str, wide: bool, folder: Path, session: str | None) -> Iterator[Part]:
-    for path in folder.iterdir():
-        if path.suffix == ".parquet" and (session is None or f"-{session}-" in path.name):
-            yield _part(table, wide, path)
+def _parts(table: str, wide: bool, folder: Path) -> Iterator[Part]:
+    before = folder.stat()
+    paths = [path for path in folder.iterdir() if path.suffix == ".parquet"]
+    if not os.path.samestat(before, folder.stat()):  # else a folder that is being emptied would be read
+        raise FileNotFoundError(None, "was replaced while it was listed", str(folder))
+    for path in paths:
+        part = _part(table, wide, path)
+        if part.session == COMPACTED:
+            yield from _stretches(part)
+        else:
+            yield part
+
+
+def _stretches(whole: Part) -> Iterator[Part]:
+    try:
+        stretches = read_stretches(whole.path)
+    except DatasetError:
+        yield whole  # whoever reads it says what is wrong with it
+        return
+    offset = 0
+    for stretch in stretches:
+        yield Part(
+            whole.partition,
+            stretch.start,
+            stretch.session,
+            stretch.n,
+            whole.path,
+            offset,
+            stretch.rows,
+            widened=whole.partition.wide and not stretch.wide,
+        )
+        offset += stretch.rows
+
+
+def sessions_in(path: Path) -> set[str]:
+    """Return the sessions that a published file holds rows of. DatasetError: the file does not say."""
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return set()
+    if match["session"] != COMPACTED:
+        return {match["session"]}
+    return {stretch.session for stretch in read_stretches(path)}
 
 
 def list_symbols(root: Path) -> list[tuple[str, str]]:
@@ -156,6 +288,10 @@ def _part(table: str, wide: bool, path: Path) -> Part:
             f"{path}: the name is not <first ts_recv>-<session>-<n>.parquet, so the place of its rows is "
             f"unknown; only mmdata publishes below a table: move the file away"
         )
-    exchange, symbol, date = (parent.name.partition("=")[2] for parent in reversed(path.parents[:3]))
-    partition = Partition(table, wide, exchange, unquote(symbol), date)
+    partition = _partition(table, wide, path.parent)
     return Part(partition, match["start"], match["session"], int(match["n"]), path)
+
+
+def _partition(table: str, wide: bool, folder: Path) -> Partition:
+    date, symbol, exchange = (path.name.partition("=")[2] for path in (folder, *folder.parents[:2]))
+    return Partition(table, wide, exchange, unquote(symbol), date)

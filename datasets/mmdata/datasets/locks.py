@@ -6,6 +6,7 @@ file says who holds it. It goes with its holder; one that a killed process left 
 A session is written by one process at a time (what is there of it already decides what is added), and a
 symbol's partitions by one at a time, so that files can be replaced under their readers' names. Whoever
 needs both takes the session's first; nobody holds two symbols' at once: so nobody waits in a circle.
+One process at a time compacts a dataset; while it does, it takes symbols' locks, no session's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mmdata.datasets.disk import refusal
 from mmdata.datasets.errors import DiskError, UsageError
 
 LOCKS = ".locks"
+RECORDER_LOCK = ".lock"
+"""In the folder of an exchange's captures: held by its recorder as long as that lives."""
 
 
 def session_lock(root: Path, session: str, *, wait: bool) -> contextlib.AbstractContextManager[None]:
@@ -43,6 +46,14 @@ def symbol_lock(root: Path, exchange: str, symbol: str) -> contextlib.AbstractCo
     """
     name = f"symbol-{exchange}-{quote(symbol, safe='')}"
     return _held(root / LOCKS / name, f"{symbol} of {exchange}", wait=True)
+
+
+def compaction_lock(root: Path, *, wait: bool) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of compacting the dataset; another holder is waited for, or refused.
+
+    UsageError: another process holds it, and ``wait`` is False. DiskError: the lock cannot be made.
+    """
+    return _held(root / LOCKS / "compaction", "a compacted file", wait=wait)
 
 
 @contextmanager
@@ -101,6 +112,24 @@ def try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def holder(path: Path) -> str | None:
+    """Return who holds the lock at ``path``; None: nobody. Makes no file.
+
+    Looks by taking a shared lock for an instant: whoever wants it in just that instant is refused.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None  # never locked, or nothing that we may read
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder_of(handle)
+    finally:
+        os.close(handle)
+    return None
 
 
 def sign(handle: int) -> None:

@@ -6,6 +6,7 @@ that counts, (session, frame, row), and turns decimals into integer ticks and lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
@@ -32,9 +33,10 @@ from mmdata.datasets._kernel import (
 )
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
 from mmdata.datasets.decimals import in_units
-from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
 from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
+from mmdata.datasets.stretches import row_groups
 
 Ints = NDArray[np.int64]
 
@@ -45,6 +47,7 @@ FRAME_BITS = 40
 OFF_GRID = -(2**63) + 1
 """Stands for a value that is no whole multiple of the unit asked for; see `multiples`."""
 _BUY, _SELL = 1, -1
+_ATTEMPTS = 5  # at loading what is being compacted
 # Order within one frame: a session's start, its messages, what was noted about them.
 _AT_START, _AT_MESSAGE, _AT_EVENT = 0, 1, 2
 
@@ -143,6 +146,13 @@ def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = Non
     UsageError: nothing of it is in the dataset; the sentence names what is. DatasetError: a file is
     damaged, or tick and lot are unknown.
     """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(ReplacedError):  # a day was compacted meanwhile
+            return _load_market(root, exchange, symbol, end)
+    return _load_market(root, exchange, symbol, end)
+
+
+def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Market:
     if exchange not in CHAINS:
         raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
     last_date = date_name(end - 1) if end is not None else "9999"
@@ -206,10 +216,18 @@ _EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
 _INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
 
 
-def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
-    """Read ``columns`` of one published part. DatasetError: it is damaged or lacks a column."""
+def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read ``columns`` of one published part. DatasetError: it is damaged, lacks a column, was replaced."""
     try:
-        return pq.read_table(part.path, columns=list(columns), partitioning=None)
+        if part.rows is not None:
+            return pa.concat_tables(row_groups(part, columns))
+        wanted = None if columns is None else list(columns)
+        return pq.read_table(part.path, columns=wanted, partitioning=None)
+    except FileNotFoundError as error:
+        raise ReplacedError(
+            f"{part.path}: is no longer there: its day was compacted, or removed, since it was listed; "
+            f"read again"
+        ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         size = part.path.stat().st_size if part.path.exists() else 0
         raise DatasetError(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,8 @@ from mmdata.datasets.errors import DiskError
 from mmdata.datasets.layout import STAGING, Partition, part_name
 from mmdata.datasets.schema import SCHEMA_VERSION
 
-_ROW_GROUP = 1 << 20
+ROW_GROUP = 1 << 20
+"""Rows of a row group."""
 _RISING = ("frame", "ts_recv", "ts_event", "trade_id", "first_trade_id", "last_trade_id", "seq")
 
 
@@ -39,9 +41,7 @@ def publish(
     folder = root / partition.folder
     path = folder / part_name(rows["ts_recv"][0].value, session, n)
     facts = {
-        "mmdata.schema_version": str(SCHEMA_VERSION),
-        "mmdata.exchange": partition.exchange,
-        "mmdata.symbol": partition.symbol,
+        **facts_of(partition),
         "mmdata.session": session,
         **{f"mmdata.{key}": value for key, value in metadata.items()},
     }
@@ -53,7 +53,7 @@ def publish(
             _write(rows, file)
             file.flush()
             os.fsync(file.fileno())
-        _verify(staged, rows.num_rows)
+        verify_rows(staged, rows.num_rows)
         make_folder(folder)
         staged.rename(path)
         sync_folder(folder)
@@ -66,23 +66,33 @@ def publish(
     return path
 
 
+def facts_of(partition: Partition) -> dict[str, str]:
+    """Return what every file of a partition says of itself."""
+    return {
+        "mmdata.schema_version": str(SCHEMA_VERSION),
+        "mmdata.exchange": partition.exchange,
+        "mmdata.symbol": partition.symbol,
+    }
+
+
 def _write(rows: pa.Table, file: object) -> None:
-    """Encode as measured: ids and times as deltas (5.7 B a trade, not 13.4), words by dictionary."""
-    rising = [name for name in rows.column_names if name in _RISING]
-    pq.write_table(
-        rows,
-        file,
-        compression="zstd",
-        compression_level=3,
-        row_group_size=_ROW_GROUP,
-        use_dictionary=[name for name in rows.column_names if name not in rising],
-        column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
-        store_decimal_as_integer=True,
-    )
+    pq.write_table(rows, file, row_group_size=ROW_GROUP, **encoding(rows.column_names))
 
 
-def _verify(path: Path, rows: int) -> None:
-    """Read the footer back: an unchecked short write would publish a truncated file."""
+def encoding(columns: Sequence[str]) -> dict[str, Any]:
+    """Return how tables are encoded, as measured: ids and times as deltas (5.7 B a trade, not 13.4)."""
+    rising = [name for name in columns if name in _RISING]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [name for name in columns if name not in rising],
+        "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+        "store_decimal_as_integer": True,
+    }
+
+
+def verify_rows(path: Path, rows: int) -> None:
+    """Read the footer back: an unchecked short write would publish a truncated file. OSError: it is one."""
     try:
         found = pq.read_metadata(path).num_rows
     except pa.ArrowInvalid as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
 
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.layout import date_name, list_parts
+from mmdata.datasets.layout import date_name, fused, list_parts
 from mmdata.datasets.schema import TABLES, arrow_schema, exact_columns
 from mmdata.datasets.times import Moment, to_ns
 
@@ -45,12 +46,14 @@ def scan(
         assert isinstance(empty, pl.DataFrame)
         return empty.lazy().with_columns(pl.lit(None, kind).alias(name) for name, kind in _HIVE.items())
     exact = pl.Decimal(38, 18) if wide else pl.Decimal(18, 8)
-    frames = [
-        pl.scan_parquet(part.path, hive_partitioning=True, hive_schema=_HIVE).with_columns(
-            pl.col(exact_columns(table)).cast(exact)
-        )
-        for part in parts
-    ]
+    parts = fused(parts, sessions=True)
+    stretches = Counter(part.path for part in parts)
+    frames = []
+    for part in parts:
+        frame = pl.scan_parquet(part.path, hive_partitioning=True, hive_schema=_HIVE)
+        if stretches[part.path] > 1:  # sessions that overlap in time: their days are read alternately
+            frame = frame.slice(part.offset, part.rows)
+        frames.append(frame.with_columns(pl.col(exact_columns(table)).cast(exact)))
     rows = pl.concat(frames)
     if begin is not None:
         rows = rows.filter(pl.col("ts_recv") >= _moment(begin))

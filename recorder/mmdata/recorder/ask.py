@@ -53,6 +53,7 @@ class Asker:
         self._draw = draw
         self._explain = explain
         self.budget = budget
+        self._turn = asyncio.Lock()
 
     async def ask(
         self,
@@ -92,16 +93,17 @@ class Asker:
         self, request: Request, symbol: str | None, reason: str | None
     ) -> tuple[int, RestAnswer | None, str | None]:
         """Send the request when it may be sent; return when what answer came, and what is wrong with it."""
-        wait_s = self.budget.wait_s(request.weight, time.monotonic())
-        while wait_s > 0:
-            await asyncio.sleep(wait_s)
-            wait_s = self.budget.closed_s(time.monotonic())
-        try:
-            answer = await self._rest.get(request.path)
-        except VenueError as error:
-            return 0, None, str(error)
-        ts_recv = time.time_ns()
-        self.budget.answered(answer.status, answer.headers, time.monotonic())
+        async with self._turn:  # one that waited for its turn must know what the last answer said of limits
+            wait_s = self.budget.wait_s(request.weight, time.monotonic())
+            while wait_s > 0:
+                await asyncio.sleep(wait_s)
+                wait_s = self.budget.closed_s(time.monotonic())
+            try:
+                answer = await self._rest.get(request.path)
+            except VenueError as error:
+                return 0, None, str(error)
+            ts_recv = time.time_ns()
+            self.budget.answered(answer.status, answer.headers, time.monotonic())
         answer.purpose, answer.symbol, answer.reason = request.purpose, symbol, reason
         answer.kind, answer.first_id, answer.last_id = request.span or (None, None, None)
         self._capture(ts_recv, answer)

@@ -38,8 +38,8 @@ _NOTHING: tuple[Action, ...] = ()
 class BookSync:
     """The chain of one symbol's book messages.
 
-    ``synced`` is true while the book that these messages build is proven. A gap is noted once; until the
-    book is whole again, messages are counted into the buffer and nothing else is said of them.
+    ``synced`` is true while the book that these messages build is proven. Every hole is noted once, those too
+    that come while the book waits for a fresh snapshot: what is buffered hangs together.
     """
 
     def __init__(self, chain: ChainRule) -> None:
@@ -49,6 +49,8 @@ class BookSync:
         self._reason = "start"
         self._buffer: list[tuple[int, int, int]] = []
         self._snapshot: int | None = None
+        self._tail = NO_ID
+        """Last id of the stream's newest message, in the book or not."""
         self._low = NO_ID
 
     @property
@@ -66,20 +68,22 @@ class BookSync:
         """Take the ids of the next book message (NO_ID where the venue sends none)."""
         if is_snapshot:
             return self._replaced(last_id)
+        message = (first_id, last_id, prev_id)
+        verdict = CONTINUES if self._tail == NO_ID else classify(self._chain.rule, self._tail, *message)
+        if verdict == BREAKS:
+            return self._broken(message, "missing")
+        if verdict == REPEAT:
+            if prev_id == self._low:  # two below the last that follow each other: the count began anew
+                return self._broken(message, "reset")
+            self._low = last_id
+            return _NOTHING
+        self._tail, self._low = last_id, NO_ID
         if self.synced:
-            verdict = classify(self._chain.rule, self.book_id, first_id, last_id, prev_id)
-            if verdict == CONTINUES:
-                self.book_id, self._low = last_id, NO_ID
-            elif verdict == BREAKS:
-                return self._broken(first_id, last_id, prev_id)
-            elif prev_id == self._low:  # two below the book that follow each other: the count began anew
-                return self._broken(first_id, last_id, prev_id, "reset")
-            else:
-                self._low = last_id
+            self.book_id = last_id
             return _NOTHING
         if not self._chain.spliced:
             return _NOTHING  # nothing can be built before the stream's snapshot
-        self._buffer.append((first_id, last_id, prev_id))
+        self._buffer.append(message)
         return _NOTHING if self._snapshot is None else self._splice()
 
     def receive_snapshot(self, last_id: int) -> Sequence[Action]:
@@ -91,54 +95,47 @@ class BookSync:
 
     def disconnected(self) -> Sequence[Action]:
         """Say that the stream ended: what comes next cannot continue the book, nor what is buffered."""
-        begun = self.synced or self._buffer or self._snapshot is not None
-        noted = self._gap(None, "disconnect") if begun else _NOTHING
+        noted = self._gap(None, "disconnect") if self._tail != NO_ID else _NOTHING
         self.synced = False
         self._buffer.clear()
         self._snapshot = None
+        self._tail = self._low = NO_ID
         return noted
 
     def _replaced(self, last_id: int) -> Sequence[Action]:
-        self.book_id = last_id
+        self.book_id = self._tail = last_id
         self.synced = True
+        self._low = NO_ID
         self._reason = "gap"
         return (self._sync_note(),)
 
-    def _broken(self, first_id: int, last_id: int, prev_id: int, cause: str = "missing") -> Sequence[Action]:
+    def _broken(self, message: tuple[int, int, int], cause: str) -> Sequence[Action]:
+        """Note a hole before a message, and go on from there."""
+        first_id, last_id, prev_id = message
         # On a linked chain the message names what came before it; that is what was missed.
-        next_id = first_id if self._chain.spliced else prev_id
-        noted = self._gap(next_id, cause)
-        self.synced = False
-        self._snapshot, self._low = None, NO_ID
-        self._buffer = [(first_id, last_id, prev_id)] if self._chain.spliced else []
-        return (*noted, Ask("gap"))
+        noted = self._gap(first_id if self._chain.spliced else prev_id, cause)
+        was_whole, self.synced = self.synced, False
+        self._tail, self._low = last_id, NO_ID
+        self._buffer = [message] if self._chain.spliced else []
+        if was_whole or cause == "reset":  # a snapshot of the old count fits nothing
+            self._snapshot = None
+            return (*noted, Ask("gap"))
+        return noted if self._snapshot is None else (*noted, *self._splice())
 
     def _gap(self, next_id: int | None, cause: str) -> Sequence[Action]:
         self._reason = "gap"
-        return (Note("gap", _or_none(self.book_id), next_id, {"cause": cause}),)
+        return (Note("gap", _or_none(self._tail), next_id, {"cause": cause}),)
 
     def _splice(self) -> Sequence[Action]:
-        """Start at the first buffered message beyond the snapshot, when there is one that bridges it."""
+        """Start at the first buffered message beyond the snapshot, if it bridges it."""
         assert self._snapshot is not None
-        rule = self._chain.rule
-        book_id = self._snapshot
-        started = False
         self._drop_covered()
-        for at, (first_id, last_id, prev_id) in enumerate(self._buffer):
-            judge = classify if started else bridges
-            verdict = judge(rule, book_id, first_id, last_id, prev_id)
-            if verdict == CONTINUES:
-                book_id, started = last_id, True
-            elif verdict == BREAKS:
-                self._snapshot = None
-                if started:  # a hole inside the buffer: only what follows it can be built on
-                    self.book_id = book_id
-                    del self._buffer[:at]
-                    return (*self._gap(first_id, "missing"), Ask("gap"))
-                return (Ask(self._reason),)  # the snapshot is too old; the buffer stays
-        if not started:
+        if not self._buffer:
             return _NOTHING
-        self.book_id = book_id
+        if bridges(self._chain.rule, self._snapshot, *self._buffer[0]) == BREAKS:
+            self._snapshot = None
+            return (Ask(self._reason),)  # it is too old; the buffer stays
+        self.book_id = self._tail
         self.synced = True
         self._buffer.clear()
         self._snapshot = None
@@ -160,16 +157,28 @@ class BookSync:
 
 
 class TradeChain:
-    """The chain of one symbol's trade ids: notes the trades that are missing."""
+    """The chain of one symbol's trade ids: notes the trades that are missing.
+
+    A trade that comes late, or again, leaves the chain where it is: its hole is on record already. Two such
+    that follow each other tell that the venue counts anew; nobody knows what was traded in between.
+    """
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self._low: tuple[int, int] | None = None
         self._cause = "missing"
 
     def receive(self, first_id: int, last_id: int) -> Sequence[Action]:
-        """Take the ids of the next trade or aggregate; an id that goes down is a repeat or a reset."""
-        before, cause = self._last, self._cause
-        self._last, self._cause = last_id, "missing"
+        """Take the ids of the next trade or aggregate."""
+        before, low = self._last, self._low
+        if before is not None and last_id <= before:
+            if low is None or first_id != low[1] + 1:
+                self._low = (first_id, last_id)
+                return _NOTHING
+            self._went_on(last_id)
+            return (Note("gap", before, low[0], {"cause": "reset"}),)
+        cause = self._cause
+        self._went_on(last_id)
         if before is None or first_id <= before + 1:
             return _NOTHING
         return (Note("gap", before, first_id, {"cause": cause}),)
@@ -177,6 +186,9 @@ class TradeChain:
     def disconnected(self) -> None:
         """Say that the stream ended: the next hole is its doing."""
         self._cause = "disconnect"
+
+    def _went_on(self, last_id: int) -> None:
+        self._last, self._low, self._cause = last_id, None, "missing"
 
 
 def _or_none(book_id: int) -> int | None:

@@ -135,6 +135,8 @@ class Job(Strict, frozen=True):
     """Asked at the start (``/start`` added), at success, and at failure (``/<exit code>`` added)."""
     retain_days: Annotated[int, Meta(ge=1)] | None = None
     """Days of this job that are older are removed after each recording; none: everything is kept."""
+    compact: bool = True
+    """After each recording, make one file of each finished UTC day of each table of this job."""
     metrics_port: _Port | None = None
     """Serve Prometheus metrics on this port; without one there are none."""
     metrics_host: str = "127.0.0.1"

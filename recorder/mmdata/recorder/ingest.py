@@ -6,11 +6,10 @@ lines again changes nothing: a crash between two published files is mended by do
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +17,14 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError
-from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, list_parts
+from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, first_date, list_parts
 from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.publish import publish
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
+from mmdata.datasets.stretches import Stretch, stretches_of
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
 from mmdata.recorder.merge import MergeState, Merging
 from mmdata.recorder.records import (
@@ -58,6 +57,7 @@ from mmdata.recorder.venues import DECODERS, HISTORIES
 _FLUSH_ROWS = 2_000_000
 _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
+_ATTEMPTS = 5  # at looking at what is being compacted
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
 Grid = dict[str, tuple[str, str]]
@@ -380,7 +380,7 @@ class Ingest:
             )
         n = self._published.next_number(partition.table)
         publish(self._root, partition, self._session, n, fresh, facts)
-        self._published.add(partition, n, _frames_of(fresh))
+        self._published.add(partition, n, _frames_of(fresh), wide=partition.wide)
         self.report.rows[partition.table] += fresh.num_rows
 
 
@@ -419,18 +419,15 @@ class _Published:
         self._next: dict[str, int] = defaultdict(int)
         self._wide_until: dict[str, int] = {}
         """By symbol: where its first wide part ends."""
-        # A recording's parts cannot be older than its start, which its name tells (less a day: clocks step).
-        begun = re.match(r"(\d{4})(\d\d)(\d\d)T", session)
-        since = str(date(*map(int, begun.groups())) - timedelta(days=1)) if begun else ""
-        for table in TABLES:
-            for part in list_parts(root, table, exchange=exchange, since=since, session=session):
-                self.add(part.partition, part.n, _stored_frames(part.path))
+        for partition, stretch in _stored(root, exchange, session):
+            self.add(partition, stretch.n, (stretch.first_frame, stretch.last_frame), wide=stretch.wide)
 
-    def add(self, partition: Partition, n: int, frames: _Frames) -> None:
+    def add(self, partition: Partition, n: int, frames: _Frames, *, wide: bool) -> None:
+        """Add a part; ``wide`` as it was published, whatever a compaction has made of it."""
         key = (partition.table, partition.symbol, partition.date)
         self._frames[key].append(frames)
         self._next[partition.table] = max(n + 1, self._next[partition.table])
-        if partition.wide:
+        if wide:
             before = self._wide_until.get(partition.symbol, frames[1])
             self._wide_until[partition.symbol] = min(before, frames[1])
 
@@ -465,18 +462,21 @@ class _Published:
         return self._wide_until.get(symbol, frame) < frame
 
 
-def _stored_frames(path: Path) -> _Frames:
-    """Return first and last frame of a part from the statistics in its footer."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as Parquet ({error}), so it is unknown which frames are there "
-            f"already; nothing was changed: move it away, then ingest again"
-        ) from error
-    column = metadata.schema.names.index("frame")
-    stats = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
-    return min(int(stat.min) for stat in stats), max(int(stat.max) for stat in stats)
+def _stored(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:
+    """Return each part that is there of a session, those in compacted files too."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):  # a day was compacted between listing and looking
+            return _look(root, exchange, session)
+    return _look(root, exchange, session)
+
+
+def _look(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:
+    return [
+        (part.partition, stretch)
+        for table in TABLES
+        for part in list_parts(root, table, exchange=exchange, since=first_date(session), session=session)
+        for stretch in stretches_of(part)
+    ]
 
 
 def describe(report: IngestReport) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +33,22 @@ _ATTEMPTS = 3  # at one task: a child that dies over it each time would do so fo
 
 
 class Task(msgspec.Struct, omit_defaults=True):
-    """What the child is to do: finish one segment, or recover an exchange where ``path`` is None."""
+    """What the child is to do: finish one segment, compact days of symbols, else recover an exchange."""
 
     root: str
     exchange: str
     keep: bool
     path: str | None = None
+    """The segment to finish."""
+    symbols: list[str] = []
+    """The symbols to compact."""
+    before: str = ""
+    """Their days before this UTC date."""
+
+    @property
+    def where(self) -> str:
+        """What the task is at, for sentences."""
+        return self.path or f"{'days' if self.symbols else 'captures'} of {self.exchange}"
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
@@ -46,6 +57,7 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     segments: int = 0
     rows: dict[str, int] = {}
     quarantined: int = 0
+    compacted: int = 0
     warnings: list[str] = []
     error: str | None = None
     """The sentence of what went wrong; the segment stays for the next start."""
@@ -122,6 +134,10 @@ class IngestProcess:
         self._open[future] = exchange
         future.add_done_callback(self._settle)
 
+    async def compact(self, exchange: str, symbols: Sequence[str], before: str) -> Outcome:
+        """Compact the days before ``before``, a UTC date, of symbols; what fails is told in the outcome."""
+        return await self._submit(Task(self._root, exchange, self._keep, symbols=[*symbols], before=before))
+
     async def drain(self, limit_s: float | None) -> None:
         """Wait until everything is ingested, at most so long; the rest is done at the next start."""
         if self._open:
@@ -143,7 +159,7 @@ class IngestProcess:
 
     async def _do(self, task: Task) -> Outcome:
         """Have the child do a task, and a new one do it again when it dies over it."""
-        where = task.path or f"captures of {task.exchange}"
+        where = task.where
         session = str(Path(where).parent) if task.path else ""
         if session in self._deadly:
             return Outcome(
@@ -229,29 +245,46 @@ def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
 
 def _do(task: Task, failed: set[Path]) -> Outcome:
     """Do a task; ``failed`` are the sessions of which a segment could not be ingested."""
-    from mmdata.recorder.segments import finish_segment, held_back, recover
+    from mmdata.recorder.segments import held_back
 
-    root = Path(task.root)
     path = None if task.path is None else Path(task.path)
     if path is not None and path.parent in failed:
         return Outcome(error=held_back(path))
     try:
-        if path is None:
-            report, done = recover(root, task.exchange, keep=task.keep)
-            segments = len(done)
-        else:
-            report, segments = finish_segment(root, path, keep=task.keep), 1
+        return _compact(task) if task.symbols else _ingest(task, path)
     except MmdataError as error:
         outcome = Outcome(error=str(error), exit_code=error.exit_code)
     except Exception:  # noqa: BLE001 one segment must not end the ingest of the others
-        where = path or f"captures of {task.exchange}"
-        said = f"{where}: is not ingested, by a bug in mmdata; it stays. {traceback.format_exc()}"
+        said = f"{task.where}: is not done, by a bug in mmdata; it stays. {traceback.format_exc()}"
         outcome = Outcome(error=said, exit_code=MmdataError.exit_code)
-    else:
-        told = [*report.failures, *report.warnings]
-        return Outcome(segments, dict(report.rows), report.quarantined, told[:_MOST_WARNINGS])
     if path is not None:
         failed.add(path.parent)
+    return outcome
+
+
+def _ingest(task: Task, path: Path | None) -> Outcome:
+    from mmdata.recorder.segments import finish_segment, recover
+
+    root = Path(task.root)
+    if path is None:
+        report, done = recover(root, task.exchange, keep=task.keep)
+        segments = len(done)
+    else:
+        report, segments = finish_segment(root, path, keep=task.keep), 1
+    told = [*report.failures, *report.warnings]
+    return Outcome(segments, dict(report.rows), report.quarantined, warnings=told[:_MOST_WARNINGS])
+
+
+def _compact(task: Task) -> Outcome:
+    from mmdata.datasets.compaction import compact
+
+    outcome = Outcome()
+    for symbol in task.symbols:
+        report = compact(
+            Path(task.root), exchange=task.exchange, symbol=symbol, before=task.before, wait=True
+        )
+        outcome.compacted += len(report.done)
+        outcome.warnings += [*report.skipped, *report.failures]
     return outcome
 
 

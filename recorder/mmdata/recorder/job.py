@@ -19,7 +19,7 @@ from typing import Any
 
 from mmdata.datasets.disk import clear_staging
 from mmdata.datasets.errors import DiskError, MmdataError, VenueError
-from mmdata.datasets.layout import CAPTURES
+from mmdata.datasets.layout import CAPTURES, NO_SYMBOL
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import CLOSED, CaptureWriter, Event, Header
 from mmdata.recorder.config import Job, Venue, Window
@@ -74,6 +74,8 @@ class RecordReport:
     warnings: list[str] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     """Folders of days that were older than the job keeps."""
+    compacted: int = 0
+    """Finished days of a table that are one file now."""
 
 
 def describe(report: RecordReport) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def describe(report: RecordReport) -> dict[str, Any]:
         "recovered_segments": report.recovered,
         "warnings": report.warnings,
         "removed": [str(path) for path in report.removed],
+        "compacted": report.compacted,
         "venues": [
             {
                 "exchange": venue.exchange,
@@ -205,6 +208,9 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         )
         if not signalled:  # whoever stops us does not wait for this; the next recording does it
             _remove_old_days(job, report)
+            if job.compact:  # a signal ends it: a day half compacted is as it was
+                compaction = asyncio.create_task(_compact(job, ingest, report))
+                await _first_of(compaction, asyncio.create_task(signalled.came.wait()))
         return report
 
 
@@ -223,6 +229,16 @@ def _remove_old_days(job: Job, report: RecordReport) -> None:
         _log.warning("%s", error)
         report.warnings.append(str(error))
     report.removed = [path for path in (*found.partitions, *found.captures) if not path.exists()]
+
+
+async def _compact(job: Job, ingest: IngestProcess, report: RecordReport) -> None:
+    """Compact the job's finished days; what cannot be compacted is a warning."""
+    for venue in job.venues:
+        outcome = await ingest.compact(venue.exchange, [*venue.symbols, NO_SYMBOL], str(today_utc()))
+        report.compacted += outcome.compacted
+        for warning in (*outcome.warnings, *([] if outcome.error is None else [outcome.error])):
+            _log.warning("%s", warning)
+            report.warnings.append(warning)
 
 
 async def _first_of(*tasks: asyncio.Task[Any]) -> None:
@@ -283,6 +299,7 @@ class _Signalled:
     """Whether a signal ended the recording, and when."""
 
     at_s: float | None = None
+    came: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __bool__(self) -> bool:
         return self.at_s is not None
@@ -301,6 +318,7 @@ def _listen_for_signals(stop: asyncio.Event) -> _Signalled:
             os._exit(128 + number)  # the captures are whole: every line is with the system already
         _log.warning("%s: recording ends; once more ends it at once", signal.Signals(number).name)
         signalled.at_s = time.monotonic()
+        signalled.came.set()
         stop.set()
 
     loop = asyncio.get_running_loop()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmdata.datasets import locks
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.locks import holder_of, open_lock, sign, try_lock
-
-_NAME = ".lock"
 
 
 class HeldError(UsageError):
@@ -21,19 +19,9 @@ class HeldError(UsageError):
 def holder(folder: Path) -> str | None:
     """Return who holds the lock of the captures in ``folder``; None: nobody. Makes no file.
 
-    Looks by taking a shared lock for an instant: a recorder that starts in just that instant is refused.
+    Whoever starts in the instant of the look is refused.
     """
-    try:
-        handle = os.open(folder / _NAME, os.O_RDONLY)
-    except OSError:
-        return None  # never locked, or nothing that we may read: whoever records will say so
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return holder_of(handle)
-    finally:
-        os.close(handle)
-    return None
+    return locks.holder(folder / locks.RECORDER_LOCK)
 
 
 @contextmanager
@@ -42,7 +30,7 @@ def exchange_lock(folder: Path, exchange: str) -> Iterator[None]:
 
     HeldError: another process holds it; the sentence names it. DiskError: the folder cannot be made.
     """
-    handle = open_lock(folder / _NAME)
+    handle = open_lock(folder / locks.RECORDER_LOCK)
     try:
         if not try_lock(handle):
             raise HeldError(

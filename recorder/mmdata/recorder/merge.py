@@ -29,7 +29,7 @@ class MergeState(msgspec.Struct, frozen=True, array_like=True):
     whole: bool = True
     """False after a hole in a chain that only a snapshot in the stream heals."""
     low: int = NO_ID
-    """Last id of the leader's newest message below the head: the start of a new count, or a repeat."""
+    """Last id of the newest message below the head: the start of a new count, or a repeat."""
     own: dict[int, int] = {}
     """By connection: the last id that it has brought."""
 
@@ -69,6 +69,7 @@ class Merge:
             return True
         if last_id == NO_ID:
             return True  # nothing to go by
+        before = self._own.get(conn, NO_ID)
         self._own[conn] = last_id
         alone = len(self._own) == 1
         if is_snapshot:
@@ -79,7 +80,7 @@ class Merge:
             # A heartbeat (equal ids) or a maintenance reset, which goes on at the lower id.
             return self._advance(conn, last_id) if last_id < prev_id else alone or conn == self.leader
         if last_id <= self.head:
-            return self._take_low(conn, last_id, prev_id, alone=alone)
+            return self._take_low(conn, last_id, prev_id, before, alone=alone)
         if prev_id == self.head or (prev_id < self.head and not self._linked):
             return self._advance(conn, last_id)
         if not alone and any(own <= self.head for other, own in self._own.items() if other != conn):
@@ -91,6 +92,8 @@ class Merge:
     def leave(self, conn: int) -> None:
         """Say that a connection has ended."""
         self._own.pop(conn, None)
+        if conn == self.leader:
+            self._low = NO_ID
 
     def covers(self, conn: int) -> bool:
         """Tell whether ``conn`` alone would bring everything that comes after the head."""
@@ -111,16 +114,22 @@ class Merge:
         self._whole = True
         return self._advance(conn, last_id)
 
-    def _take_low(self, conn: int, last_id: int, prev_id: int, *, alone: bool) -> bool:
-        """Judge a message that brings nothing beyond the head."""
-        if conn != self.leader:
-            # Brought before, by a connection that was ahead; an id far below is none that lags behind.
-            return alone and 2 * last_id < self.head and self._advance(conn, last_id)
-        # The venue's own repeat, or its count has begun anew: two that follow each other tell.
-        if self._low != NO_ID and prev_id == self._low:
+    def _take_low(self, conn: int, last_id: int, prev_id: int, before: int, *, alone: bool) -> bool:
+        """Judge a message that brings nothing beyond the head; ``before`` is its connection's last one."""
+        if conn != self.leader and self.leader in self._own:
+            return False  # brought before, by the connection that is ahead
+        # A repeat, or the count has begun anew: two that follow each other tell.
+        follows = last_id > self._low if prev_id == NO_ID else prev_id == self._low
+        if self._low != NO_ID and follows:
             return self._advance(conn, last_id)
-        self._low = last_id
-        return True
+        if conn == self.leader or before > last_id:
+            self._low = last_id  # the venue's own repeat, if it is one
+            return True
+        if alone and before == NO_ID and 2 * last_id < self.head:
+            return self._advance(conn, last_id)  # an id far below is none that comes late
+        if before == self._low and (alone or before != NO_ID):  # NO_ID: it began after the leader's end
+            self._low = last_id
+        return False  # what the leader had brought before it ended
 
 
 def chain_name(channel: str, symbol: str, kind: str = "") -> str:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from mmdata.datasets.disk import make_folder, sync_folder
-from mmdata.datasets.errors import DiskError
-from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, STAGING
+from mmdata.datasets.errors import DatasetError, DiskError
+from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, STAGING, sessions_in
 from mmdata.datasets.locks import symbol_lock
 from mmdata.recorder.capture import KEPT
 from mmdata.recorder.config import Job
@@ -112,10 +112,14 @@ def _captures(root: Path, exchange: str, first_kept: str, removed: set[Path]) ->
     if not old:
         return []
     kept = [path for path in _partitions(root, exchange) if path not in removed]
-    names = {part.name for partition in kept for part in partition.glob("*.parquet")}
+    try:
+        held = {
+            name for partition in kept for part in partition.glob("*.parquet") for name in sessions_in(part)
+        }
+    except DatasetError:
+        return []  # whose rows a damaged file holds is unknown: their captures may be all that is left
     return sorted(
         session
         for session in old
-        if all(path.name.endswith(KEPT) for path in session.iterdir())
-        and not any(f"-{session.name}-" in name for name in names)
+        if all(path.name.endswith(KEPT) for path in session.iterdir()) and session.name not in held
     )

@@ -280,6 +280,8 @@ class VenueSession:
             self.note_gap(conn, TRADES, seen.symbol, action)
             assert action.last_id is not None
             assert action.next_id is not None
+            if action.next_id <= action.last_id:
+                continue  # the venue counts anew: there are no ids to ask for
             hole = Hole(seen.symbol, seen.text, action.last_id + 1, action.next_id - 1)
             self.spawn(self._fill(hole))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -86,20 +87,45 @@ class IdSteps(NamedTuple):
 
     holes: Ints
     """Ids begin beyond the next one expected."""
+    before: Ints
+    """The last id before each hole."""
     again: Ints
     """An id comes again: a venue sends its last trade anew to a new subscription."""
+    late: Ints
+    """A trade comes after younger ones: it lies in a hole that it leaves smaller."""
     back: Ints
-    """Ids go back to where none was seen: the venue counts anew."""
+    """Ids go back, and on from there: the venue counts anew."""
 
 
 def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
-    """Compare each trade's ids with the one before it, in order of arrival; NO_ID is passed over."""
+    """Compare each trade's ids with the highest before it, in order of arrival; NO_ID is passed over.
+
+    The recorder notes holes by the same rule (`mmdata.recorder.booksync.TradeChain`): what comes late or
+    again leaves the chain where it is, and two that follow each other below it begin a new count.
+    """
     known = np.flatnonzero(first_id != NO_ID)
-    step = first_id[known][1:] - last_id[known][:-1]
-    _, first_seen = np.unique(last_id[known], return_index=True)
+    first, last = first_id[known], last_id[known]
+    _, first_seen = np.unique(last, return_index=True)
     again = np.ones(len(known), np.bool_)
     again[first_seen] = False
-    return IdSteps(holes=known[1:][step > 1], again=known[again], back=known[1:][(step < 1) & ~again[1:]])
+    holes, before, late, back = [], [], [], []
+    # Within a run each trade continues the one before it.
+    begins = np.flatnonzero(first[1:] != last[:-1] + 1) + 1
+    top = int(last[begins[0] - 1]) if begins.size else 0
+    for begin, end in pairwise([*begins.tolist(), len(known)]):
+        if last[begin] <= top:
+            if begin + 1 == end or last[begin + 1] > top:
+                late += [] if again[begin] else [begin]
+                if begin + 1 == end:
+                    continue
+            else:
+                back.append(begin)
+        elif first[begin] > top + 1:
+            holes.append(begin)
+            before.append(top)
+        top = int(last[end - 1])
+    places = [known[np.array(chosen, np.int64)] for chosen in (holes, late, back)]
+    return IdSteps(places[0], np.array(before, np.int64), known[again], places[1], places[2])
 
 
 def doubled(session: Ints, frame: Ints, last_id: Ints) -> Ints:

@@ -17,6 +17,8 @@ from mmdata.datasets.validation.report import Finding
 
 def rows_of(part: Part) -> int:
     """Return the number of rows of a part; 0 where it cannot be read, which `check_files` tells."""
+    if part.rows is not None:
+        return part.rows
     try:
         return int(pq.read_metadata(part.path).num_rows)
     except (pa.ArrowInvalid, OSError):

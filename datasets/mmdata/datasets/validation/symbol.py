@@ -259,8 +259,7 @@ class SymbolChecks:
         sessions = own["session"].to_pylist()
         known = self._gaps("trades")
         self._figures.trade_holes += len(steps.holes)
-        for at in steps.holes.tolist():
-            before = int(last[:at][last[:at] != NO_ID][-1])
+        for at, before in zip(steps.holes.tolist(), steps.before.tolist(), strict=True):
             lost = int(first[at]) - before - 1
             # Between two sessions nothing was recorded, and both sessions' ends are on record.
             recorded = (before, int(first[at])) in known or sessions[at] != sessions[at - 1]
@@ -279,7 +278,8 @@ class SymbolChecks:
         for severity, what, places in (
             ("error", "stand twice: rows were published again", twice),
             ("warning", "were sent again, as to a new subscription", again),
-            ("warning", "go back to ids that were not seen: the venue counts anew", steps.back),
+            ("warning", "came after younger ones", steps.late),
+            ("warning", "go back to ids that were passed: the venue counts anew", steps.back),
         ):
             if places.size:
                 self._find(

@@ -136,6 +136,10 @@ class _Time(msgspec.Struct):
     serverTime: int  # noqa: N815
 
 
+read_depth = msgspec.json.Decoder(_Wrapped[_DepthUpdate[list[_WireLevel]]]).decode
+read_trade = msgspec.json.Decoder(_Wrapped[_Trade]).decode
+read_agg_trade = msgspec.json.Decoder(_Wrapped[_AggTrade]).decode
+read_book_ticker = msgspec.json.Decoder(_Wrapped[_BookTicker]).decode
 _frame = msgspec.json.Decoder(_Frame).decode
 _probe = msgspec.json.Decoder(_Probe).decode
 _depth_update = msgspec.json.Decoder(_DepthUpdate[list[_WireLevel]]).decode
@@ -230,9 +234,9 @@ _READERS: dict[str, Callable[[bytes], Record]] = {
 _Skimmer = tuple[Callable[[bytes], _Wrapped[Any]], Callable[[Any], Record | None]]
 _SKIMMERS: dict[str, _Skimmer] = {
     "depth": (msgspec.json.Decoder(_Wrapped[_DepthUpdate[msgspec.Raw]]).decode, _skim_depth),
-    "trade": (msgspec.json.Decoder(_Wrapped[_Trade]).decode, _of_trade),
-    "aggTrade": (msgspec.json.Decoder(_Wrapped[_AggTrade]).decode, _of_agg_trade),
-    "bookTicker": (msgspec.json.Decoder(_Wrapped[_BookTicker]).decode, _of_book_ticker),
+    "trade": (read_trade, _of_trade),
+    "aggTrade": (read_agg_trade, _of_agg_trade),
+    "bookTicker": (read_book_ticker, _of_book_ticker),
 }
 """How a frame of a channel is read in one pass, and made a record."""
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
+from mmdata.recorder.venues.binance.decode import read_agg_trade, read_book_ticker, read_depth, read_trade
 from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _WRAPPER = b'{"stream":"'
@@ -24,69 +25,28 @@ MOST_STREAMS = 200
 _LIMITS = Limits((0.2, 10), (3.0, 3), 6000, 23 * 3600.0)
 
 
-class _DepthIds(msgspec.Struct, gc=False):
-    s: str
-    U: int
-    u: int
-
-
-class _TradeIds(msgspec.Struct, gc=False):
-    s: str
-    t: int
-
-
-class _AggIds(msgspec.Struct, gc=False):
-    s: str
-    a: int
-
-
-class _TickerIds(msgspec.Struct, gc=False):
-    s: str
-    u: int
-
-
-class _Depth(msgspec.Struct, gc=False):
-    data: _DepthIds
-
-
-class _Trade(msgspec.Struct, gc=False):
-    data: _TradeIds
-
-
-class _Agg(msgspec.Struct, gc=False):
-    data: _AggIds
-
-
-class _Ticker(msgspec.Struct, gc=False):
-    data: _TickerIds
-
-
-_depth = msgspec.json.Decoder(_Depth).decode
-_trade = msgspec.json.Decoder(_Trade).decode
-_agg = msgspec.json.Decoder(_Agg).decode
-_ticker = msgspec.json.Decoder(_Ticker).decode
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NOTHING: tuple[Seen, ...] = ()
 
 
 def _read_depth(frame: bytes) -> Seen:
-    ids = _depth(frame).data
-    return Seen(DEPTH, ids.s, ids.U, ids.u, ids.U - 1)
+    diff = read_depth(frame).data
+    return Seen(DEPTH, diff.s, diff.U, diff.u, diff.U - 1)
 
 
 def _read_trade(frame: bytes) -> Seen:
-    ids = _trade(frame).data
-    return Seen(TRADES, ids.s, ids.t, ids.t, ids.t - 1, False, "trade")
+    trade = read_trade(frame).data
+    return Seen(TRADES, trade.s, trade.t, trade.t, trade.t - 1, False, "trade")
 
 
 def _read_agg(frame: bytes) -> Seen:
-    ids = _agg(frame).data
-    return Seen(TRADES, ids.s, ids.a, ids.a, ids.a - 1, False, "agg")
+    trade = read_agg_trade(frame).data
+    return Seen(TRADES, trade.s, trade.a, trade.a, trade.a - 1, False, "agg")
 
 
 def _read_ticker(frame: bytes) -> Seen:
-    ids = _ticker(frame).data
-    return Seen(BBO, ids.s, ids.u, ids.u, NO_ID)
+    best = read_book_ticker(frame).data
+    return Seen(BBO, best.s, best.u, best.u, NO_ID)
 
 
 _READERS: dict[str, Callable[[bytes], Seen]] = {
@@ -96,7 +56,7 @@ _READERS: dict[str, Callable[[bytes], Seen]] = {
     "aggTrade": _read_agg,
     "bookTicker": _read_ticker,
 }
-"""By channel. Levels are skipped, not decoded."""
+"""By channel."""
 
 
 class BinanceStream:
@@ -130,7 +90,7 @@ class BinanceStream:
         return ()
 
     def look(self, frame: bytes) -> Sequence[Seen]:
-        """Return the ids in a frame; levels are skipped, not decoded."""
+        """Return the ids in a frame, all of which is read: one that ingest could not decode is a hole."""
         if not frame.startswith(_WRAPPER):
             return self._look_bare(frame)
         name = frame[len(_WRAPPER) : frame.index(b'"', len(_WRAPPER))]

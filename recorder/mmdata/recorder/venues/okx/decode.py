@@ -61,7 +61,9 @@ class _DataFrame(msgspec.Struct, Generic[_T]):
     action: str | None = None
 
 
-class _Book(msgspec.Struct, Generic[_T]):
+class Book(msgspec.Struct, Generic[_T]):
+    """A change of levels, or all of them."""
+
     asks: _T
     bids: _T
     ts: str
@@ -103,10 +105,11 @@ class _Time(msgspec.Struct):
     ts: str
 
 
+read_books = msgspec.json.Decoder(_DataFrame[Book[list[_WireLevel]]]).decode
 _frame = msgspec.json.Decoder(_Frame).decode
-_books = msgspec.json.Decoder(list[_Book[list[_WireLevel]]]).decode
-_book = msgspec.json.Decoder(_Book[list[_WireLevel]]).decode
-_raw_book = msgspec.json.Decoder(_Book[msgspec.Raw]).decode
+_books = msgspec.json.Decoder(list[Book[list[_WireLevel]]]).decode
+_book = msgspec.json.Decoder(Book[list[_WireLevel]]).decode
+_raw_book = msgspec.json.Decoder(Book[msgspec.Raw]).decode
 _trades = msgspec.json.Decoder(list[_Trade]).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _instrument = msgspec.json.Decoder(_Instrument).decode
@@ -157,7 +160,7 @@ def skim(frame: bytes) -> Sequence[Record]:
     return decode(frame)
 
 
-def _skim_books(message: _DataFrame[_Book[msgspec.Raw]]) -> Sequence[Record] | None:
+def _skim_books(message: _DataFrame[Book[msgspec.Raw]]) -> Sequence[Record] | None:
     symbol = message.arg.instId
     if symbol is None or message.action not in ("snapshot", "update"):
         return None
@@ -175,7 +178,7 @@ def _skim_trades(message: _DataFrame[_Trade]) -> Sequence[Record]:
     return [_read_trade(trade) for trade in message.data]
 
 
-def _skim_bbo(message: _DataFrame[_Book[list[_WireLevel]]]) -> Sequence[Record] | None:
+def _skim_bbo(message: _DataFrame[Book[list[_WireLevel]]]) -> Sequence[Record] | None:
     symbol = message.arg.instId
     return None if symbol is None else [_bbo(symbol, book) for book in message.data]
 
@@ -183,16 +186,16 @@ def _skim_bbo(message: _DataFrame[_Book[list[_WireLevel]]]) -> Sequence[Record] 
 _Skimmer = tuple[Callable[[bytes], _DataFrame[Any]], Callable[[Any], Sequence[Record] | None]]
 _SKIMMERS: dict[bytes, _Skimmer] = {
     **{
-        name.encode(): (msgspec.json.Decoder(_DataFrame[_Book[msgspec.Raw]]).decode, _skim_books)
+        name.encode(): (msgspec.json.Decoder(_DataFrame[Book[msgspec.Raw]]).decode, _skim_books)
         for name in _BOOKS
     },
     **{name.encode(): (msgspec.json.Decoder(_DataFrame[_Trade]).decode, _skim_trades) for name in _TRADES},
-    b"bbo-tbt": (msgspec.json.Decoder(_DataFrame[_Book[list[_WireLevel]]]).decode, _skim_bbo),
+    b"bbo-tbt": (read_books, _skim_bbo),
 }
 """How a frame of a channel is read in one pass, and made records."""
 
 
-def _depth(symbol: str, book: _Book[Any], bids: Levels, asks: Levels, *, is_snapshot: bool) -> Depth:
+def _depth(symbol: str, book: Book[Any], bids: Levels, asks: Levels, *, is_snapshot: bool) -> Depth:
     return Depth(
         symbol=symbol,
         ts_event=wire_time(int(book.ts)),
@@ -237,7 +240,7 @@ def _whole(text: str, bits: int) -> int:
     return number
 
 
-def _bbo(symbol: str, book: _Book[list[_WireLevel]]) -> Bbo:
+def _bbo(symbol: str, book: Book[list[_WireLevel]]) -> Bbo:
     return Bbo(
         symbol=symbol,
         ts_event=wire_time(int(book.ts)),
@@ -272,7 +275,7 @@ def skim_snapshot(body: bytes, symbol: str) -> Snapshot:
     return decode_snapshot(body, symbol)
 
 
-def _snapshot(symbol: str, book: _Book[Any], bids: Levels, asks: Levels) -> Snapshot:
+def _snapshot(symbol: str, book: Book[Any], bids: Levels, asks: Levels) -> Snapshot:
     return Snapshot(symbol, wire_time(int(book.ts)), book.seqId, bids, asks)
 
 

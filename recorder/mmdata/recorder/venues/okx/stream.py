@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
+from mmdata.recorder.records import Bbo, Depth, Trade, Untabled
+from mmdata.recorder.venues.okx.decode import Book, read_books, skim
 from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _BOOK_CHANNEL = "books"
@@ -31,22 +34,17 @@ class _Arg(msgspec.Struct, gc=False):
     instId: str = ""  # noqa: N815 the venue's key
 
 
-class _Item(msgspec.Struct, gc=False):
-    seqId: int | None = None  # noqa: N815
-    prevSeqId: int | None = None  # noqa: N815
-    tradeId: str | None = None  # noqa: N815
-    count: str | None = None
-
-
-class _Frame(msgspec.Struct):
+class _Event(msgspec.Struct):
     arg: _Arg | None = None
     event: str | None = None
     code: str | None = None
-    action: str | None = None
-    data: list[_Item] = []
 
 
-_frame = msgspec.json.Decoder(_Frame).decode
+_event = msgspec.json.Decoder(_Event).decode
+_DATA_PREFIX = b'{"arg":{"channel":"'
+_BOOK_PREFIX = b'{"arg":{"channel":"books"'
+_SNAPSHOT = "snapshot"
+_ACTIONS = (_SNAPSHOT, "update")
 _NOTHING: tuple[Seen, ...] = ()
 
 
@@ -81,28 +79,29 @@ class OkxStream:
         return msgspec.json.encode({"id": str(next(self._ids)), "op": op, "args": args})
 
     def look(self, frame: bytes) -> Sequence[Seen]:
-        """Return the ids in a frame; levels are skipped, not decoded."""
+        """Return the ids in a frame, all of which is read: one that ingest could not decode is a hole."""
+        if frame.startswith(_BOOK_PREFIX):
+            message = read_books(frame)
+            if message.arg.channel == _BOOK_CHANNEL and message.action in _ACTIONS:
+                symbol, is_snapshot = message.arg.instId or "", message.action == _SNAPSHOT
+                return [_book_ids(symbol, book, is_snapshot=is_snapshot) for book in message.data]
+        if frame.startswith(_DATA_PREFIX):
+            return [_ids(record) for record in skim(frame) if not isinstance(record, Untabled)]
+        return self._look_at_event(frame)
+
+    def _look_at_event(self, frame: bytes) -> Sequence[Seen]:
         if frame == b"pong":
             return (Seen(CONTROL, ""),)
-        message = _frame(frame)
+        message = _event(frame)
         arg = message.arg
-        if message.event is not None:
-            if message.event == "subscribe" and arg is not None:
-                return (Seen(CONTROL, arg.instId, text=arg.channel),)
-            if message.event == "unsubscribe":
-                return (Seen(CONTROL, ""),)
-            channel = CLOSING if message.code == _CLOSING_SOON else NOTICE
-            return (Seen(channel, "", text=frame.decode(errors="replace")),)
-        if arg is None:
-            raise msgspec.ValidationError("neither an event nor a channel's data")
-        if arg.channel == _BOOK_CHANNEL:
-            replaces = message.action == "snapshot"
-            return [_book_ids(arg.instId, item, is_snapshot=replaces) for item in message.data]
-        if arg.channel == "trades":
-            return [_trade_ids(arg.instId, item) for item in message.data if item.count is not None]
-        if arg.channel == "bbo-tbt":
-            return [_bbo_ids(arg.instId, item) for item in message.data]
-        return _NOTHING
+        if message.event is None:
+            return [_ids(record) for record in skim(frame) if not isinstance(record, Untabled)]
+        if message.event == "subscribe" and arg is not None:
+            return (Seen(CONTROL, arg.instId, text=arg.channel),)
+        if message.event == "unsubscribe":
+            return (Seen(CONTROL, ""),)
+        channel = CLOSING if message.code == _CLOSING_SOON else NOTICE
+        return (Seen(channel, "", text=frame.decode(errors="replace")),)
 
     def time_request(self) -> Request:
         """Return the request for the venue's clock."""
@@ -142,18 +141,19 @@ def _listing(symbol: str) -> str:
     return "instType=FUTURES" if len(parts) == 3 else "instType=SPOT"
 
 
-def _book_ids(symbol: str, item: _Item, *, is_snapshot: bool) -> Seen:
-    if item.seqId is None or item.prevSeqId is None:
+def _book_ids(symbol: str, book: Book[Any], *, is_snapshot: bool) -> Seen:
+    if book.seqId is None or book.prevSeqId is None:
         return Seen(DEPTH, symbol, NO_ID, NO_ID, NO_ID, is_snapshot)
-    return Seen(DEPTH, symbol, item.seqId, item.seqId, item.prevSeqId, is_snapshot)
+    return Seen(DEPTH, symbol, book.seqId, book.seqId, book.prevSeqId, is_snapshot)
 
 
-def _bbo_ids(symbol: str, item: _Item) -> Seen:
-    seq = NO_ID if item.seqId is None else item.seqId
-    return Seen(BBO, symbol, seq, seq, NO_ID)
-
-
-def _trade_ids(symbol: str, item: _Item) -> Seen:
-    last = int(item.tradeId or 0)
-    before = last - int(item.count or 1)
-    return Seen(TRADES, symbol, before + 1, last, before, text="agg")
+def _ids(record: Depth | Trade | Bbo) -> Seen:
+    last_id = record.trade_id if isinstance(record, Trade) else record.last_id
+    last_id = NO_ID if last_id is None else last_id
+    if isinstance(record, Bbo):
+        return Seen(BBO, record.symbol, last_id, last_id, NO_ID)
+    if isinstance(record, Trade):
+        first_id = last_id if record.first_trade_id is None else record.first_trade_id
+        return Seen(TRADES, record.symbol, first_id, last_id, first_id - 1, text=record.kind)
+    prev_id = NO_ID if record.prev_id is None else record.prev_id
+    return Seen(DEPTH, record.symbol, last_id, last_id, prev_id, record.is_snapshot)

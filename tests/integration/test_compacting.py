@@ -1,0 +1,87 @@
+"""`mmdata compact`, and what `mmdata record` compacts at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmdata.datasets.layout import list_parts
+from mmdata.datasets.market import read_part
+from mmdata.recorder.ingest import Ingest
+from tests.builders import DAY, LEVELS, TS, depth, frame
+from tests.integration.conftest import RunningSandbox, mmdata, write_job
+
+Start = Callable[..., RunningSandbox]
+
+
+def finished_day(root: Path, symbol: str = "BTCUSDT") -> None:
+    """Publish two parts of a day long over, and one of the next."""
+    for number, ts in enumerate((TS, TS, TS + DAY)):
+        session = f"import-{symbol.lower():0>12}"
+        ingest = Ingest(root, "binance", session, {"version": "0.1.0"})
+        ingest.take(frame(number, depth(100 + 5 * number, *LEVELS, symbol), ts=ts))
+        ingest.flush()
+
+
+def files(root: Path, symbol: str = "BTCUSDT") -> list[tuple[str, int]]:
+    """Return dates and rows of the files of depth."""
+    old = [part for part in list_parts(root, "depth", symbol=symbol) if part.partition.date < "2025"]
+    return [(part.partition.date, read_part(part, ["frame"]).num_rows) for part in old]
+
+
+def test_command_says_what_was_compacted(tmp_path: Path) -> None:
+    finished_day(tmp_path)
+    run = mmdata("compact", tmp_path, "--exchange", "binance", "--date", "2024-08-08", "--json")
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert (answer["schema"], answer["exit"], answer["skipped"], answer["failures"]) == (1, 0, [], [])
+    [done] = answer["compacted"]
+    assert (done["table"], done["date"], done["files"], done["rows"]) == ("depth", "2024-08-08", 2, 6)
+    again = mmdata("compact", tmp_path)
+    assert "0 compacted, 2 were one file already, 0 skipped, 0 failed" in again.stdout
+    assert mmdata("compact", tmp_path, "--quiet").stdout == ""
+
+
+def test_table_names_each_day_and_a_damaged_file_is_exit_1(tmp_path: Path) -> None:
+    finished_day(tmp_path)
+    finished_day(tmp_path, "ETHUSDT")
+    broken = list_parts(tmp_path, "depth", symbol="ETHUSDT")[0].path
+    broken.write_bytes(broken.read_bytes()[:-9])
+    run = mmdata("compact", tmp_path)
+    assert run.returncode == 1
+    assert "BTCUSDT" in run.stdout
+    assert str(broken) in run.stdout.replace("\n", "")
+    assert "1 compacted, 2 were one file already, 0 skipped, 1 failed" in run.stdout
+
+
+def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
+    assert mmdata("compact", tmp_path / "none").returncode == 2
+    assert mmdata("compact", tmp_path, "--date", "tomorrow").returncode == 2
+
+
+@pytest.mark.parametrize("keys", [{}, {"compact": False}], ids=["by default", "switched off"])
+def test_recording_compacts_the_finished_days_of_its_symbols_at_its_end(
+    tmp_path: Path, sandbox: Start, keys: dict[str, Any]
+) -> None:
+    root = tmp_path / "data"
+    finished_day(root)
+    finished_day(root, "ETHUSDT")
+    job = write_job(
+        tmp_path / "job.yaml",
+        root=str(root),
+        venues=[sandbox().venue("binance", ["BTCUSDT"])],
+        duration="3s",
+        segment={"seconds": "1s", "bytes": "64MiB"},
+        **keys,
+    )
+    run = mmdata("record", job, "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["compacted"] == (0 if keys else 1)
+    assert files(root) == ([("2024-08-08", 3)] * 2 if keys else [("2024-08-08", 6)]) + [("2024-08-09", 3)]
+    assert files(root, "ETHUSDT") == [("2024-08-08", 3)] * 2 + [("2024-08-09", 3)]  # not of this job
+    today = [part for part in list_parts(root, "depth", symbol="BTCUSDT") if part.partition.date > "2025"]
+    assert len({part.path for part in today}) > 1  # not over yet
