@@ -238,12 +238,12 @@ class Explaining:
 
     def _explain_trades(self, symbol: str, market: Published, received: set[int]) -> None:
         seen: Counter[int] = Counter()
+        row_of: dict[int, int] = {}  # a row may stand for several trades, and goes by its last
         for rows in stored(self._root, self._venue, symbol, TRADES).values():
             for row in rows:
                 self._check_trade(symbol, row, market)
                 seen.update(range(row[1], row[2] + 1))
                 row_of.update(dict.fromkeys(range(row[1], row[2] + 1), row[2]))
-        row_of: dict[int, int] = {}  # a row may stand for several trades, and goes by its last
         filled: Counter[int] = Counter()
         for rows in stored(self._root, self._venue, symbol, TRADES, "backfill").values():
             for row in rows:
