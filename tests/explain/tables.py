@@ -101,6 +101,12 @@ class Explaining:
         self._faults = faults
         [self._ended_ns] = [line.ts_recv for line, event in captured.events if event.kind == "session_end"]
         self.found = Explained()
+        self._struck = {
+            (record.kind, said.symbol, said.last_id)
+            for record in faults
+            if record.kind in _COMES_AGAIN
+            for said in read_frame(venue, record.frame.encode())
+        }
         self._quarantined = self._read_quarantine()
 
     def explain(self, symbol: str, market: Published) -> None:
@@ -232,10 +238,12 @@ class Explaining:
 
     def _explain_trades(self, symbol: str, market: Published, received: set[int]) -> None:
         seen: Counter[int] = Counter()
+        row_of: dict[int, int] = {}  # a row may stand for several trades, and goes by its last
         for rows in stored(self._root, self._venue, symbol, TRADES).values():
             for row in rows:
                 self._check_trade(symbol, row, market)
                 seen.update(range(row[1], row[2] + 1))
+                row_of.update(dict.fromkeys(range(row[1], row[2] + 1), row[2]))
         filled: Counter[int] = Counter()
         for rows in stored(self._root, self._venue, symbol, TRADES, "backfill").values():
             for row in rows:
@@ -250,9 +258,9 @@ class Explaining:
             if count == 1:
                 self._tell(f"{TRADES} published, in the tables")
                 if again:
-                    self._twice(symbol, "backfilled trades", number, count + again)
+                    self._twice(symbol, "backfilled trades", row_of[number], count + again)
             elif count > 1:
-                self._twice(symbol, TRADES, number, count)
+                self._twice(symbol, TRADES, row_of[number], count)
             elif again:
                 self._tell(f"{TRADES} published, lost and filled in")
                 if again > 1:
@@ -293,15 +301,13 @@ class Explaining:
 
     # --- what all share
 
-    def _twice(self, symbol: str, what: str, number: int, count: int) -> None:
-        """Explain what stands in a table more than once: the venue said it again, late or by itself."""
-        for record in self._faults:
-            if record.kind in _COMES_AGAIN and record.ids is not None:
-                first, last = sorted(record.ids)
-                if first - 50 <= number <= last and symbol.lower() in record.key.lower():
-                    self._tell(f"{what} told twice by a {record.kind}")
-                    return
-        self._miss(f"{symbol}: {what} {number} stands {count} times, and the venue did not send it again")
+    def _twice(self, symbol: str, what: str, last_id: int, count: int) -> None:
+        """Explain what stands in a table more than once: the venue said it again, or late."""
+        for kind in _COMES_AGAIN:
+            if (kind, symbol, last_id) in self._struck:
+                self._tell(f"{what} told twice by a {kind}")
+                return
+        self._miss(f"{symbol}: {what} {last_id} stands {count} times, and the venue did not send it again")
 
     def _events(self, symbol: str, channel: str) -> list[Event]:
         return [e for _, e in self._captured.events if (e.symbol, e.channel) == (symbol, channel)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Protocol
 
 from mmdata.datasets.chain import ChainRule
@@ -72,12 +72,20 @@ class Books:
                 if link.conn == 0:
                     self._start(symbol, "audit", self._fetch_book(symbol, "audit"))
 
-    def left(self, link: Link, *, lost: bool) -> None:
-        """Say that a connection has ended; the books end with the last one, if it was ``lost``."""
+    def left(self, link: Link, *, lost: bool, brought: Collection[str]) -> None:
+        """Say that a connection has ended; the books end with the last one, if it was ``lost``.
+
+        A book whose symbol is not ``brought`` by a connection that is still there ends, too, where a snapshot
+        in the stream would replace it: that does not tell what came before.
+        """
         self._links.remove(link)
-        if lost and not self._links:
-            for symbol, book in self._books.items():
+        for symbol, book in self._books.items():
+            if not self._links:
+                if lost:
+                    self._act(symbol, book.disconnected(), link.conn)
+            elif not self._chain.spliced and symbol not in brought:
                 self._act(symbol, book.disconnected(), link.conn)
+                self._start(symbol, "stream", self._expect_book(symbol))
 
     def receive(self, conn: int, seen: Seen) -> None:
         """Take the ids of a message that enters the tables."""

@@ -95,6 +95,11 @@ class Merge:
         if conn == self.leader:
             self._low = NO_ID
 
+    @property
+    def is_brought(self) -> bool:
+        """Whether a connection that is still there has brought any of it."""
+        return bool(self._own)
+
     def covers(self, conn: int) -> bool:
         """Tell whether ``conn`` alone would bring everything that comes after the head."""
         return self._own.get(conn, self.head + 1) <= self.head

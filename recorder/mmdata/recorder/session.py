@@ -208,7 +208,8 @@ class VenueSession:
         if lost:
             self._lost.add(link.leg)
         stream = link.leg.stream
-        self._books[stream].left(link, lost=lost)
+        brought = {key[1] for key, merge in self._merges.items() if key[0] == DEPTH and merge.is_brought}
+        self._books[stream].left(link, lost=lost, brought=brought)
         # Ended by ourselves, nothing is missing, and its end is an event of its own.
         if lost and not any(links for leg, links in self._at.items() if leg.stream is stream):
             for (symbol, _), chain in self._trades.items():

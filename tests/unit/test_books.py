@@ -1,0 +1,52 @@
+"""The books of a session, as connections come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+from typing import Any
+
+from mmdata.recorder.books import Books
+from mmdata.recorder.booksync import Note
+from mmdata.recorder.capture import Event
+from mmdata.recorder.counts import Counts
+from mmdata.recorder.venues import open_stream
+from mmdata.recorder.venues.stream import DEPTH, Seen
+
+
+class Journal:
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.noted: list[tuple[str, int | None]] = []
+
+    def note(self, event: Event) -> None:
+        """Keep an event."""
+        self.noted.append((event.kind, event.last_id))
+
+    def note_gap(self, conn: int | None, channel: str, symbol: str, gap: Note) -> None:
+        """Keep a hole."""
+        self.noted.append((f"gap {gap.detail['cause']}", gap.last_id))
+
+
+def test_book_ends_with_the_connection_that_brought_it_though_another_is_open_already() -> None:
+    """The other one's snapshot replaced the book, and what was lost before it was on no record."""
+    journal = Journal()
+    old, new = SimpleNamespace(conn=7), SimpleNamespace(conn=8)
+
+    async def replace() -> None:
+        asker: Any = None
+        books = Books(open_stream("okx", ["X"], ["books"], "ws://x"), journal, asker, random.Random(1))
+        async with asyncio.TaskGroup() as tasks:
+            books.use(tasks)
+            books.joined(old)  # type: ignore[arg-type]
+            books.receive(7, Seen(DEPTH, "X", 10, 10, -1, True))
+            books.joined(new)  # type: ignore[arg-type]
+            books.left(old, lost=True, brought=())  # type: ignore[arg-type]
+            books.receive(8, Seen(DEPTH, "X", 12, 12, -1, True))
+            books.stop()
+
+    asyncio.run(replace())
+    assert journal.noted == [("synced", 10), ("gap disconnect", 10), ("synced", 12)]
