@@ -9,6 +9,9 @@ was killed. A child that is killed is started again, and what it was at is done 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import gc
 import logging
 import os
 import queue
@@ -230,6 +233,17 @@ def main() -> None:
         outcome = _do(msgspec.json.decode(tasks.get(), type=Task), failed)
         answers.write(msgspec.json.encode(outcome) + b"\n")
         answers.flush()
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Return to the system what a task took: this process lives as long as its recorder."""
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
