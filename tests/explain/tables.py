@@ -243,7 +243,7 @@ class Explaining:
             for row in rows:
                 self._check_trade(symbol, row, market)
                 seen.update(range(row[1], row[2] + 1))
-                row_of.update(dict.fromkeys(range(row[1], row[2] + 1), row[2]))
+                row_of |= dict.fromkeys(range(row[1], row[2] + 1), int(row[2]))
         filled: Counter[int] = Counter()
         for rows in stored(self._root, self._venue, symbol, TRADES, "backfill").values():
             for row in rows:
