@@ -101,6 +101,8 @@ class Explaining:
         self._faults = faults
         [self._ended_ns] = [line.ts_recv for line, event in captured.events if event.kind == "session_end"]
         self.found = Explained()
+        # Every connection's end is on record; after the last one's there was nobody to notice a hole.
+        self._alone_from_ns = [line.ts_recv for line, e in captured.events if e.kind == "disconnected"][-1]
         self._struck = {
             (record.kind, said.symbol, said.last_id)
             for record in faults
@@ -243,7 +245,7 @@ class Explaining:
             for row in rows:
                 self._check_trade(symbol, row, market)
                 seen.update(range(row[1], row[2] + 1))
-                row_of.update(dict.fromkeys(range(row[1], row[2] + 1), row[2]))
+                row_of |= dict.fromkeys(range(row[1], row[2] + 1), int(row[2]))
         filled: Counter[int] = Counter()
         for rows in stored(self._root, self._venue, symbol, TRADES, "backfill").values():
             for row in rows:
@@ -271,6 +273,8 @@ class Explaining:
                 self._tell(f"{TRADES} published, in a hole on record that the venue did not fill")
             elif market.trade_times[place] > self._ended_ns - _AT_THE_END_NS:
                 self._tell(f"{TRADES} published, as the recording ended")
+            elif market.trade_times[place] > self._alone_from_ns - _AT_THE_END_NS:
+                self._tell(f"{TRADES} published, after the last connection had ended")
             else:
                 self._miss(
                     f"{symbol}: trade {number} of {market.trade_times[place]} is missing without a gap "
