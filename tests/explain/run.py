@@ -11,7 +11,7 @@ from tests.explain.script import scaled
 from tests.integration.conftest import mmdata, running_sandbox, write_job
 
 SYMBOLS = {"binance": ["BTCUSDT", "ETHUSDT"], "okx": ["BTC-USDT", "ETH-USDT"]}
-QUIET_S = 15.0
+QUIET_S = 20.0
 """After the last fault: time to be whole again."""
 _SPEED = 10.0
 

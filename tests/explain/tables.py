@@ -101,6 +101,8 @@ class Explaining:
         self._faults = faults
         [self._ended_ns] = [line.ts_recv for line, event in captured.events if event.kind == "session_end"]
         self.found = Explained()
+        # Every connection's end is on record; after the last one's there was nobody to notice a hole.
+        self._alone_from_ns = [line.ts_recv for line, e in captured.events if e.kind == "disconnected"][-1]
         self._struck = {
             (record.kind, said.symbol, said.last_id)
             for record in faults
@@ -269,8 +271,8 @@ class Explaining:
                 self._tell(f"{TRADES} published, before the first that was recorded")
             elif any(begin < place < end for begin, end in holes):
                 self._tell(f"{TRADES} published, in a hole on record that the venue did not fill")
-            elif market.trade_times[place] > self._ended_ns - _AT_THE_END_NS:
-                self._tell(f"{TRADES} published, as the recording ended")
+            elif (end := self._end_at(market.trade_times[place])) is not None:
+                self._tell(f"{TRADES} published, {end}")
             else:
                 self._miss(
                     f"{symbol}: trade {number} of {market.trade_times[place]} is missing without a gap "
@@ -298,6 +300,12 @@ class Explaining:
             else:
                 holes.append((begin, end))
         return holes
+
+    def _end_at(self, time_ns: int) -> str | None:
+        """Return by which end a trade was overtaken, if by any: nobody could notice the hole then."""
+        if time_ns > self._ended_ns - _AT_THE_END_NS:
+            return "as the recording ended"
+        return "after the last connection ended" if time_ns > self._alone_from_ns - _AT_THE_END_NS else None
 
     # --- what all share
 
