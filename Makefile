@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test
+.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test long-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -43,6 +43,10 @@ $(STAMP): pyproject.toml constraints.txt
 # 500 kills; RUNS and SEED choose others, such as the one that failed.
 RUNS ?= 500
 SEED ?= 0
+# What takes minutes, and is no part of `make test`.
+long-test: $(STAMP)
+	$(BIN)/pytest -q -m long
+
 crash-test: $(STAMP)
 	$(BIN)/python -m tests.crash.matrix --runs $(RUNS) --seed $(SEED)
 

@@ -49,12 +49,13 @@ def terminate(seed: int, base: Path, market: list[Path]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_signal_at_twenty_moments_loses_nothing_and_is_obeyed_in_time(
-    tmp_path: Path, market: list[Path]
+@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_signal_at_drawn_moments_loses_nothing_and_is_obeyed_in_time(
+    tmp_path: Path, market: list[Path], moments: int
 ) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=context) as pool:
-        [*pool.map(partial(terminate, base=tmp_path, market=market), range(20))]
+        [*pool.map(partial(terminate, base=tmp_path, market=market), range(moments))]
 
 
 def test_signal_is_obeyed_in_time_though_nothing_is_ingested(tmp_path: Path, market: list[Path]) -> None:

@@ -1,9 +1,8 @@
-"""A minute in which everything goes wrong; `make fault-test` takes ten."""
+"""Half a minute in which everything goes wrong; `make fault-test` takes ten minutes, and draws its seed."""
 
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,8 @@ from tests.explain.script import scaled
 def test_every_difference_between_what_was_sent_and_what_is_recorded_is_explained(
     tmp_path: Path, connections: int
 ) -> None:
-    told = os.environ.get("FAULT_SEED")
-    seed = int(told) if told else random.SystemRandom().randrange(10**6)
-    print(f"FAULT_SEED={seed} does it again")
-    found = attempt(tmp_path, seconds=50.0, seed=seed, connections=connections)
+    seed = int(os.environ.get("FAULT_SEED", "21"))
+    found = attempt(tmp_path, seconds=30.0, seed=seed, connections=connections)
     print(found)
     assert not found.unexplained, f"FAULT_SEED={seed}:\n{found}"
     assert found.figures["binance: books equal to the engine's own"] > 0

@@ -52,14 +52,14 @@ class _Probe(msgspec.Struct):
     event: Any = msgspec.UNSET
 
 
-class _Wrapped(msgspec.Struct, Generic[_T]):
+class _Wrapped(msgspec.Struct, Generic[_T], gc=False):
     """A frame whose channel is known before it is read."""
 
     stream: str
     data: _T
 
 
-class _DepthUpdate(msgspec.Struct, Generic[_T]):
+class _DepthUpdate(msgspec.Struct, Generic[_T], gc=False):
     E: int  # emission time
     s: Symbol
     U: Id  # first id
@@ -70,7 +70,7 @@ class _DepthUpdate(msgspec.Struct, Generic[_T]):
     pu: Id | None = None  # last id of the message before, USDⓈ-M only
 
 
-class _Trade(msgspec.Struct):
+class _Trade(msgspec.Struct, gc=False):
     E: int
     s: Symbol
     t: Id
@@ -81,7 +81,7 @@ class _Trade(msgspec.Struct):
     X: str | None = None
 
 
-class _AggTrade(msgspec.Struct):
+class _AggTrade(msgspec.Struct, gc=False):
     E: int
     s: Symbol
     a: Id
@@ -93,7 +93,7 @@ class _AggTrade(msgspec.Struct):
     m: bool
 
 
-class _BookTicker(msgspec.Struct):
+class _BookTicker(msgspec.Struct, gc=False):
     u: Id
     s: Symbol
     b: str
@@ -137,6 +137,8 @@ class _Time(msgspec.Struct):
 
 
 read_depth = msgspec.json.Decoder(_Wrapped[_DepthUpdate[list[_WireLevel]]]).decode
+skim_depth = msgspec.json.Decoder(_Wrapped[_DepthUpdate[msgspec.Raw]]).decode
+"""The same, its levels as the wire's bytes, unread."""
 read_trade = msgspec.json.Decoder(_Wrapped[_Trade]).decode
 read_agg_trade = msgspec.json.Decoder(_Wrapped[_AggTrade]).decode
 read_book_ticker = msgspec.json.Decoder(_Wrapped[_BookTicker]).decode
@@ -233,7 +235,7 @@ _READERS: dict[str, Callable[[bytes], Record]] = {
 
 _Skimmer = tuple[Callable[[bytes], _Wrapped[Any]], Callable[[Any], Record | None]]
 _SKIMMERS: dict[str, _Skimmer] = {
-    "depth": (msgspec.json.Decoder(_Wrapped[_DepthUpdate[msgspec.Raw]]).decode, _skim_depth),
+    "depth": (skim_depth, _skim_depth),
     "trade": (read_trade, _of_trade),
     "aggTrade": (read_agg_trade, _of_agg_trade),
     "bookTicker": (read_book_ticker, _of_book_ticker),

@@ -13,7 +13,13 @@ from urllib.parse import quote
 import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
-from mmdata.recorder.venues.binance.decode import read_agg_trade, read_book_ticker, read_depth, read_trade
+from mmdata.recorder.venues.binance.decode import (
+    read_agg_trade,
+    read_book_ticker,
+    read_depth,
+    read_trade,
+    skim_depth,
+)
 from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _WRAPPER = b'{"stream":"'
@@ -26,12 +32,21 @@ _LIMITS = Limits((0.2, 10), (3.0, 3), 6000, 23 * 3600.0)
 
 
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_PLAIN = b'["",""],'
 _NOTHING: tuple[Seen, ...] = ()
 
 
 def _read_depth(frame: bytes) -> Seen:
-    diff = read_depth(frame).data
+    diff = skim_depth(frame).data
+    if not (_is_plain(diff.b) and _is_plain(diff.a)):
+        read_depth(frame)  # raises where ingest would: a level that is none is a hole
     return Seen(DEPTH, diff.s, diff.U, diff.u, diff.U - 1)
+
+
+def _is_plain(levels: msgspec.Raw) -> bool:
+    """Tell whether levels are pairs of strings of digits and points: then they need not be decoded."""
+    shape = bytes(levels).translate(None, b"0123456789.")
+    return shape == b"[" + (_PLAIN * (len(shape) // len(_PLAIN)))[:-1] + b"]"
 
 
 def _read_trade(frame: bytes) -> Seen:
