@@ -184,6 +184,17 @@ def test_snapshot_of_a_second_connection_does_not_replace_a_book_that_is_whole()
     assert merge.enters(1, 20, -1, is_snapshot=True)
 
 
+def test_what_is_left_to_a_connection_behind_is_owed_until_it_brings_it() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 5, 4), merge.enters(1, 5, 4)] == [True, False]
+    assert not merge.enters(1, 7, 6, ts_recv=1)  # it missed 6
+    assert (merge.is_owed, merge.waiting_since, merge.laggards()) == (True, 1, [0])
+    assert merge.enters(0, 6, 5)
+    assert merge.is_owed
+    assert merge.enters(0, 7, 6)
+    assert not merge.is_owed
+
+
 def test_heartbeat_enters_once() -> None:
     merge = Merge(LINKED)
     assert merge.enters(0, 10, -1, is_snapshot=True)

@@ -40,7 +40,7 @@ class Merge:
     ``rule`` is one of `mmdata.datasets.chain`. Every connection that ends must be taken out by `leave`.
     """
 
-    __slots__ = ("_linked", "_low", "_own", "_whole", "head", "leader", "waiting_since")
+    __slots__ = ("_ahead", "_linked", "_low", "_own", "_whole", "head", "leader", "waiting_since")
 
     def __init__(self, rule: int, state: MergeState | None = None) -> None:
         state = state or MergeState()
@@ -50,8 +50,9 @@ class Merge:
         self._whole = state.whole
         self._low = state.low
         self._own = dict(state.own)
+        self._ahead = NO_ID
         self.waiting_since: int | None = None
-        """When the first message came (ns) that a connection ahead had brought and one behind still owes."""
+        """When the first message came (ns) that was left to a connection that is behind; see `is_owed`."""
 
     def state(self) -> MergeState:
         """Return what has to be known to go on from here."""
@@ -85,6 +86,7 @@ class Merge:
             return self._advance(conn, last_id)
         if not alone and any(own <= self.head for other, own in self._own.items() if other != conn):
             self.waiting_since = self.waiting_since or ts_recv
+            self._ahead = max(self._ahead, last_id)
             return False
         self._whole = not self._linked
         return self._advance(conn, last_id)
@@ -94,6 +96,11 @@ class Merge:
         self._own.pop(conn, None)
         if conn == self.leader:
             self._low = NO_ID
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether a message was left to a connection that has not brought it yet."""
+        return self._ahead > self.head
 
     @property
     def is_brought(self) -> bool:
@@ -109,8 +116,9 @@ class Merge:
         return [conn for conn, own in self._own.items() if own <= self.head]
 
     def _advance(self, conn: int, last_id: int) -> bool:
+        if last_id < self.head:  # a new count: what was owed is of the old one
+            self._ahead = NO_ID
         self.head, self.leader, self._low = last_id, conn, NO_ID
-        self.waiting_since = None
         return True
 
     def _take_snapshot(self, conn: int, last_id: int, *, alone: bool) -> bool:

@@ -137,6 +137,7 @@ class VenueSession:
                 self._ending = True
                 for worker in (*workers, *self._spawned):
                     worker.cancel()
+            self._note_owed()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # the first is the cause, the others fell with it
         finally:
@@ -363,7 +364,9 @@ class VenueSession:
     def _look_for_silence(self, now_ns: int) -> None:
         """End connections that owe what others brought; note streams that say nothing for long."""
         for (channel, symbol, _), merge in self._merges.items():
-            if merge.waiting_since is not None and now_ns - merge.waiting_since > _OWED_FOR_NS:
+            if not merge.is_owed:
+                merge.waiting_since = None
+            elif merge.waiting_since is not None and now_ns - merge.waiting_since > _OWED_FOR_NS:
                 merge.waiting_since = None
                 for link in self._links():
                     if link.conn in merge.laggards():
@@ -379,6 +382,12 @@ class VenueSession:
                 self._silent.add((channel, symbol))
             elif not silent:
                 self._silent.discard((channel, symbol))
+
+    def _note_owed(self) -> None:
+        """Put on record what was left to a connection that does not bring it any more."""
+        for (channel, symbol, _), merge in self._merges.items():
+            if merge.is_owed and channel in (DEPTH, TRADES):
+                self.note_gap(None, channel, symbol, Note("gap", merge.head, None, {"cause": "disconnect"}))
 
     def _links(self) -> list[Link]:
         return [link for links in self._at.values() for link in links]
