@@ -118,6 +118,7 @@ def reader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         child.kill()
 
 
+@pytest.mark.long
 def test_readers_never_see_a_row_twice_or_a_hole_while_days_are_swapped(
     tmp_path: Path, reader: subprocess.Popen[str]
 ) -> None:

@@ -40,6 +40,7 @@ def recorded(root: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keep", [True, False], ids=["captures kept", "captures removed"])
 def test_kill_at_any_step_of_finishing_a_segment(tmp_path: Path, keep: bool) -> None:
     root = tmp_path / "data"
