@@ -68,6 +68,7 @@ def window(opens_s: float, closes_s: float) -> dict[str, str]:
     return {"zone": "UTC", "start": start, "end": end}
 
 
+@pytest.mark.long
 def test_two_jobs_are_recorded_in_their_windows_one_joined_late(tmp_path: Path, sandbox: Start) -> None:
     running, data = sandbox(), tmp_path / "data"
     late = write_job(
@@ -122,6 +123,7 @@ def test_killed_recorder_is_started_again_and_sigterm_ends_it_cleanly(tmp_path: 
     assert validate(data).count("error") == 0
 
 
+@pytest.mark.long
 def test_recorder_of_a_killed_schedule_goes_on_is_watched_and_replaced(
     tmp_path: Path, sandbox: Start
 ) -> None:

@@ -15,7 +15,7 @@ from tests.watched import full_watch, scrape
 
 REPOSITORY = Path(__file__).parents[2]
 RULES = REPOSITORY / "config/alerts.yml"
-CASES = REPOSITORY / "tests/data/alerts_test.yml"
+CASES = REPOSITORY / "tests/alerts_test.yml"
 PROMTOOL = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing (Debian: prometheus)")

@@ -95,7 +95,8 @@ class BookSync:
 
     def disconnected(self) -> Sequence[Action]:
         """Say that the stream ended: what comes next cannot continue the book, nor what is buffered."""
-        noted = self._gap(None, "disconnect") if self._tail != NO_ID else _NOTHING
+        begun = self._tail != NO_ID or self._snapshot is not None
+        noted = self._gap(None, "disconnect") if begun else _NOTHING
         self.synced = False
         self._buffer.clear()
         self._snapshot = None
