@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mmdata.datasets.validation import validate
 from mmdata.recorder.lock import holder
 from tests.builders import rows
