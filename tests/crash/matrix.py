@@ -35,7 +35,7 @@ what came while the recorder waited for a processor: a crowded machine is no fau
 _ORPHAN_S = 2.0
 _WITHIN_S = {"record": 3.0, "rotation": 0.006, "ingest": 0.25, "publish": 0.02}
 """How long after its phase began the kill falls: about as long as the phase takes."""
-_FLAGS = {"rotation": ROTATING, "ingest": INGESTING, "publish": PUBLISHING}
+_FLAGS = {"ingest": INGESTING, "publish": PUBLISHING}
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,11 @@ def wait_for_phase(running: Recording, todo: Plan) -> None:
     cells = running.board.cells
     if todo.phase == "record":
         return
-    least = todo.rotations if todo.phase == "rotation" else 2 * todo.rotations
+    if todo.phase == "rotation":  # the count goes up as one begins; it is over too soon to be met otherwise
+        running.wait_until(lambda: cells[ROTATIONS] >= todo.rotations, todo.phase)
+        return
     flag = _FLAGS[todo.phase]
-    running.wait_until(lambda: cells[ROTATIONS] >= least and cells[flag], todo.phase)
+    running.wait_until(lambda: cells[ROTATIONS] >= 2 * todo.rotations and cells[flag], todo.phase)
 
 
 def kill(running: Recording, pids: tuple[int, ...]) -> tuple[str, int]:
