@@ -121,7 +121,11 @@ class BookSync:
         if was_whole or cause == "reset":  # a snapshot of the old count fits nothing
             self._snapshot = None
             return (*noted, Ask("gap"))
-        return noted if self._snapshot is None else (*noted, *self._splice())
+        if self._snapshot is None:
+            return noted
+        spliced = self._splice()
+        # A hole that the snapshot covers is none of the book: nobody who rebuilds it would see one.
+        return spliced if self.synced else (*noted, *spliced)
 
     def _gap(self, next_id: int | None, cause: str) -> Sequence[Action]:
         self._reason = "gap"
