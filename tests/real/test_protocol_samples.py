@@ -87,7 +87,7 @@ def test_every_binance_control_frame_is_told_from_market_data(shared_folder: Pat
         assert all(isinstance(record, Untabled) for record in records), text
         stream.look(text)
     notices = [stream.look(text.encode())[0].channel for text in shutdown if '"E"' in text]
-    assert notices == ["notice"] * 3
+    assert notices == ["closing"] * 3
 
 
 def test_every_binance_rest_sample_is_decoded(shared_folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_every_okx_control_frame_is_told_from_market_data(shared_folder: Path) -
         assert all(isinstance(record, Untabled) and record.control for record in records), text
         stream.look(text)
     notice = [t for t in texts if b"64008" in t]
-    assert stream.look(notice[0])[0].channel == "notice"
+    assert stream.look(notice[0])[0].channel == "closing"
 
 
 def test_okx_rest_samples_are_decoded(shared_folder: Path) -> None:
