@@ -17,6 +17,8 @@ from mmdata.recorder.segments import recover_all
 from tests.crash.board import ROTATIONS
 from tests.crash.recording import check_recording, recording
 
+pytestmark = pytest.mark.long
+
 _SYNCED_EVERY_S = 1.2
 _TRACED = "openat,mkdir,mkdirat,fdatasync,fsync,rename,renameat,renameat2,close,dup,write"
 _PATH = re.compile(r"<(/[^>]*)>")

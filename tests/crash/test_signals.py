@@ -21,6 +21,8 @@ from tests.crash.board import CLOCK_OFFSET_NS, ROTATIONS
 from tests.crash.recording import Found, Recording, check_recording, recording
 from tests.integration.conftest import mmdata
 
+pytestmark = pytest.mark.long
+
 _END_WITHIN_S = 5.0
 _HOUR_NS = 3_600_000_000_000
 

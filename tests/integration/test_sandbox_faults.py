@@ -20,6 +20,8 @@ from mmdata.sandbox import Sandbox, SandboxOptions, Truth, read_truth
 from mmdata.sandbox.faults import KINDS, FaultRecord
 from tests.integration.conftest import mmdata
 
+pytestmark = pytest.mark.long
+
 _PATIENCE_S = 60
 _Result = TypeVar("_Result")
 _REPOSITORY = Path(__file__).parents[2]
