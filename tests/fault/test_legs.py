@@ -174,14 +174,14 @@ def test_two_connections_of_which_one_dies_again_and_again_leave_no_hole(tmp_pat
         async with recording(tmp_path, venue, connections=2) as session:
             for turn in range(8):
                 await until(lambda: len(venue.sockets) == 2 and session.counts.synced["BTCUSDT"])
-                await more_frames(session, 20)
+                await more_frames(session, 40)
                 venue.sockets[turn % 2].transport.abort()
                 await until(lambda most=2 + turn: venue.seen > most)  # type: ignore[misc]
             return session
 
     session = asyncio.run(run())
     assert session.counts.gaps == 0
-    assert session.counts.repeats > 20
+    assert session.counts.repeats > 100
     tables = tables_of(tmp_path)
     assert_unbroken(tables)
     assert len({row["conn"] for row in tables["trades"]}) > 2
