@@ -52,32 +52,29 @@ def decode(body: bytes, symbol: str, kind: str) -> list[Trade]:
     """Return the trades of an answer. msgspec.MsgspecError: it cannot be decoded."""
     if kind == "agg":
         return [
-            Trade(
-                symbol=symbol,
-                kind=kind,
-                ts_event=wire_time(agg.T),
-                ts_sent=None,
-                trade_id=agg.a,
-                first_trade_id=agg.f,
-                last_trade_id=agg.l,
-                side="sell" if agg.m else "buy",
-                price=agg.p,
-                size=agg.q,
-            )
+            _trade(symbol, kind, agg.T, (agg.a, agg.f, agg.l), agg.p, agg.q, buyer_is_maker=agg.m)
             for agg in _aggs(body)
         ]
     return [
-        Trade(
-            symbol=symbol,
-            kind=kind,
-            ts_event=wire_time(trade.time),
-            ts_sent=None,
-            trade_id=trade.id,
-            first_trade_id=trade.id,
-            last_trade_id=trade.id,
-            side="sell" if trade.isBuyerMaker else "buy",
-            price=trade.price,
-            size=trade.qty,
+        _trade(
+            *(symbol, kind, trade.time, (trade.id, trade.id, trade.id), trade.price, trade.qty),
+            buyer_is_maker=trade.isBuyerMaker,
         )
         for trade in _trades(body)
     ]
+
+
+def _trade(
+    symbol: str,
+    kind: str,
+    time: int,
+    ids: tuple[int, int, int],
+    price: str,
+    size: str,
+    *,
+    buyer_is_maker: bool,
+) -> Trade:
+    """Return a trade; ``ids`` are its own, and those of its first and last fill."""
+    trade_id, first, last = ids
+    side = "sell" if buyer_is_maker else "buy"
+    return Trade(symbol, kind, wire_time(time), None, trade_id, first, last, side, price, size)

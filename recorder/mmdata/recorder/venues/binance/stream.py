@@ -14,6 +14,7 @@ import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.recorder.venues.binance.decode import (
+    TIME_PATH,
     read_agg_trade,
     read_book_ticker,
     read_depth,
@@ -137,4 +138,4 @@ class BinanceStream:
 
     def time_request(self) -> Request:
         """Return the request for the venue's clock."""
-        return Request("time", "/api/v3/time", (), _TIME_WEIGHT)
+        return Request("time", TIME_PATH, (), _TIME_WEIGHT)

@@ -16,7 +16,7 @@ import msgspec
 
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.recorder.records import Bbo, Depth, Trade, Untabled
-from mmdata.recorder.venues.okx.decode import Book, read_books, skim
+from mmdata.recorder.venues.okx.decode import TIME_PATH, Book, read_books, skim
 from mmdata.recorder.venues.stream import BBO, CLOSING, CONTROL, DEPTH, NOTICE, TRADES, Limits, Request, Seen
 
 _BOOK_CHANNEL = "books"
@@ -105,7 +105,7 @@ class OkxStream:
 
     def time_request(self) -> Request:
         """Return the request for the venue's clock."""
-        return Request("time", "/api/v5/public/time", ())
+        return Request("time", TIME_PATH, ())
 
     def snapshot_request(self, symbol: str) -> Request:
         """Return the request for the book that is kept to audit the stream's, never spliced."""
