@@ -157,7 +157,13 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
     stop = asyncio.Event()
     signalled = _listen_for_signals(stop)
     exchanges = [venue.exchange for venue in job.venues]
-    watch = Watch(root, exchanges, None if window is None else int(window.end.timestamp() * 1e9))
+    watch = Watch(
+        root,
+        exchanges,
+        None if window is None else int(window.end.timestamp() * 1e9),
+        min_free_bytes=size_bytes(job.min_free),
+        stop_free_bytes=size_bytes(job.stop_free),
+    )
     async with contextlib.AsyncExitStack() as stack:
         for exchange in exchanges:
             stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
