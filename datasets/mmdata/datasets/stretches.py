@@ -117,8 +117,8 @@ def stretches_of(part: Part) -> list[Stretch]:
         end = part.offset + (part.rows or 0)
         offsets = accumulate((stretch.rows for stretch in known), initial=0)
         return [stretch for stretch, at in zip(known, offsets, strict=False) if part.offset <= at < end]
-    *span, facts = _remembered(_read_footer, part.path)
-    return [Stretch(part.start, part.session, part.n, *span, part.partition.wide, facts)]
+    rows, first, last, facts = _remembered(_read_footer, part.path)
+    return [Stretch(part.start, part.session, part.n, rows, first, last, part.partition.wide, facts)]
 
 
 class _Footer(NamedTuple):
