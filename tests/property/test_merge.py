@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,69 @@ def test_going_on_from_a_state_is_going_on(steps: list[int], cut: int, rule: int
     begun = [first.enters(conn, *message) for conn, message in order[:cut]]
     second = Merge(rule, first.state())
     assert begun + [second.enters(conn, *message) for conn, message in order[cut:]] == expected
+
+
+def out_of_order(draw: random.Random, messages: list[Message], reach: int) -> list[Message]:
+    """Return messages of which each comes at most so many places late."""
+    places = [(at + draw.randint(0, reach), at) for at in range(len(messages))]
+    return [messages[at] for _, at in sorted(places)]
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=40),
+    lost=st.lists(st.sets(st.integers(0, 39), max_size=5), min_size=1, max_size=3),
+    reach=st.integers(0, 6),
+    rule=st.sampled_from([RANGE, LINKED]),
+    seed=st.integers(0, 2**32),
+)
+def test_nothing_enters_twice_in_whatever_order_the_legs_bring_it(
+    steps: list[int], lost: list[set[int]], reach: int, rule: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    messages = chained(steps)
+    legs = {
+        conn: out_of_order(draw, [m for at, m in enumerate(messages) if at not in dropped], reach)
+        for conn, dropped in enumerate(lost)
+    }
+    merge = Merge(rule)
+    entered = []
+    for conn, message in interleaved(draw, legs):
+        if merge.enters(conn, *message):
+            entered.append(message)
+        if draw.random() < 0.1:  # a new segment begins
+            merge = Merge(rule, msgspec.json.decode(msgspec.json.encode(merge.state()), type=MergeState))
+    assert len({*entered}) == len(entered)
+
+
+def test_trade_that_comes_late_on_the_leading_leg_was_brought_by_the_other() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 4, 3), merge.enters(1, 4, 3)] == [True, False]
+    assert [merge.enters(0, 5, 4), merge.enters(1, 6, 5)] == [True, True]  # conn 1 skips 5, and leads
+    assert [merge.enters(1, 5, 4), merge.enters(0, 6, 5)] == [False, False]
+    assert merge.enters(1, 7, 6)
+
+
+def test_trade_that_comes_late_enters_when_nobody_has_brought_it() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 4, 3), merge.enters(1, 4, 3)] == [True, False]
+    assert [merge.enters(0, 6, 5), merge.enters(1, 6, 5), merge.enters(0, 7, 6)] == [False, True, True]
+    assert [merge.enters(1, 5, 4), merge.enters(0, 5, 4)] == [True, False]
+
+
+def test_two_late_trades_that_follow_each_other_are_no_new_count() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, last_id, last_id - 1) for last_id in (5, 8, 6, 7, 9)] == [True] * 5
+    assert merge.head == 9
+
+
+def test_what_is_missing_is_bounded() -> None:
+    merge = Merge(RANGE)
+    for last_id in range(0, 2_000, 2):
+        assert merge.enters(0, last_id, last_id - 1)
+    state = merge.state()
+    assert len(state.missing) == len(state.skipped[0]) == 64
+    assert merge.enters(0, 1_997, 1_996)
+    assert not merge.enters(1, 1_997, 1_996)
 
 
 def test_a_new_count_of_ids_is_followed_on_the_leading_leg() -> None:

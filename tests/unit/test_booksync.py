@@ -103,6 +103,18 @@ def test_okx_gap_names_what_the_breaking_message_builds_on_and_waits_for_a_new_s
     assert list(book.receive(50, 50, -1, is_snapshot=True)) == [Note("synced", 50, None, {})]
 
 
+def test_hole_that_a_waiting_snapshot_covers_is_noted_and_leaves_the_book_whole() -> None:
+    book = BookSync(SPOT)
+    book.connected()
+    book.receive(96, 100, 95)
+    book.receive_snapshot(200)  # ahead of the stream
+    assert list(book.receive(111, 220, 110)) == [
+        Note("gap", 100, 111, {"cause": "missing", "book": "covered"}),
+        Note("synced", 220, None, {}),
+    ]
+    assert book.synced
+
+
 def test_missing_trades_are_noted_with_the_ids_around_them() -> None:
     trades = TradeChain()
     assert list(trades.receive(7, 7)) == []

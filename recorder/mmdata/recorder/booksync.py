@@ -32,7 +32,9 @@ class Note(NamedTuple):
 
 
 Action = Ask | Note
-_NOTHING: tuple[Action, ...] = ()
+_NOTHING: tuple[Note, ...] = ()
+COVERED = {"book": "covered"}
+"""In the detail of a gap: the snapshot that the book began with holds what is missing."""
 
 
 class BookSync:
@@ -124,10 +126,11 @@ class BookSync:
         if self._snapshot is None:
             return noted
         spliced = self._splice()
-        # A hole that the snapshot covers is none of the book: nobody who rebuilds it would see one.
-        return spliced if self.synced else (*noted, *spliced)
+        if self.synced:  # its messages are missing in the table, and nobody who rebuilds the book misses them
+            noted = [note._replace(detail={**note.detail, **COVERED}) for note in noted]
+        return (*noted, *spliced)
 
-    def _gap(self, next_id: int | None, cause: str) -> Sequence[Action]:
+    def _gap(self, next_id: int | None, cause: str) -> Sequence[Note]:
         self._reason = "gap"
         return (Note("gap", _or_none(self._tail), next_id, {"cause": cause}),)
 

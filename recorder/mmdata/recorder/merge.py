@@ -6,7 +6,8 @@ comes to the same verdicts. A segment's header carries the state at its beginnin
 
 The tables hold the first message to arrive that advances the chain. What another connection brings again
 is a repeat; a message ahead of the chain is left to the connection that is behind, and will bring it and
-what is missing before it, as long as there is one. Frames stay in the capture whatever the verdict.
+what is missing before it, as long as there is one. A message that its own connection brings late enters
+if nobody has brought it meanwhile. Frames stay in the capture whatever the verdict.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from collections.abc import Mapping
 import msgspec
 
 from mmdata.datasets.chain import LINKED, NO_ID, RANGE
+from mmdata.recorder.holes import Holes, Span
 from mmdata.recorder.records import Bbo, Depth, Record, Trade
+
+_BEFORE_THE_FIRST = 64
+"""So many ids before the first message of a connection may still come, late."""
 
 
 class MergeState(msgspec.Struct, frozen=True, array_like=True):
@@ -32,6 +37,10 @@ class MergeState(msgspec.Struct, frozen=True, array_like=True):
     """Last id of the newest message below the head: the start of a new count, or a repeat."""
     own: dict[int, int] = {}
     """By connection: the last id that it has brought."""
+    missing: list[Span] = []
+    """Ids below the head that have not entered the tables."""
+    skipped: dict[int, list[Span]] = {}
+    """By connection: ids below its last that it has not brought."""
 
 
 class Merge:
@@ -40,7 +49,10 @@ class Merge:
     ``rule`` is one of `mmdata.datasets.chain`. Every connection that ends must be taken out by `leave`.
     """
 
-    __slots__ = ("_ahead", "_linked", "_low", "_own", "_whole", "head", "leader", "waiting_since")
+    __slots__ = (
+        *("_ahead", "_linked", "_low", "_missing", "_own", "_skipped", "_whole"),
+        *("head", "leader", "waiting_since"),
+    )
 
     def __init__(self, rule: int, state: MergeState | None = None) -> None:
         state = state or MergeState()
@@ -50,13 +62,19 @@ class Merge:
         self._whole = state.whole
         self._low = state.low
         self._own = dict(state.own)
+        self._missing = Holes(state.missing)
+        self._skipped = {conn: Holes(spans) for conn, spans in state.skipped.items()}
         self._ahead = NO_ID
         self.waiting_since: int | None = None
         """When the first message came (ns) that was left to a connection that is behind; see `is_owed`."""
 
     def state(self) -> MergeState:
         """Return what has to be known to go on from here."""
-        return MergeState(self.head, self.leader, self._whole, self._low, dict(self._own))
+        skipped = {conn: [*holes.spans] for conn, holes in self._skipped.items() if holes.spans}
+        return MergeState(
+            *(self.head, self.leader, self._whole, self._low, dict(self._own)),
+            *([*self._missing.spans], skipped),
+        )
 
     def enters(
         self, conn: int, last_id: int, prev_id: int, is_snapshot: bool = False, ts_recv: int = 0
@@ -71,11 +89,17 @@ class Merge:
         if last_id == NO_ID:
             return True  # nothing to go by
         before = self._own.get(conn, NO_ID)
-        self._own[conn] = last_id
+        if not is_snapshot and self._is_late(conn, last_id, prev_id, before):
+            if last_id <= self.head:
+                return self._missing.take(prev_id, last_id)
+        else:
+            self._own[conn] = last_id
         alone = len(self._own) == 1
         if is_snapshot:
             return self._take_snapshot(conn, last_id, alone=alone)
         if self.head == NO_ID:
+            if prev_id != NO_ID:
+                self._missing.add(prev_id - _BEFORE_THE_FIRST, prev_id)
             return self._advance(conn, last_id)
         if self._linked and last_id <= prev_id == self.head:
             # A heartbeat (equal ids) or a maintenance reset, which goes on at the lower id.
@@ -89,11 +113,13 @@ class Merge:
             self._ahead = max(self._ahead, last_id)
             return False
         self._whole = not self._linked
+        self._missing.add(self.head, prev_id)
         return self._advance(conn, last_id)
 
     def leave(self, conn: int) -> None:
         """Say that a connection has ended."""
         self._own.pop(conn, None)
+        self._skipped.pop(conn, None)
         if conn == self.leader:
             self._low = NO_ID
 
@@ -116,10 +142,27 @@ class Merge:
         return [conn for conn, own in self._own.items() if own <= self.head]
 
     def _advance(self, conn: int, last_id: int) -> bool:
-        if last_id < self.head:  # a new count: what was owed is of the old one
+        if last_id < self.head:  # a new count: what was owed or missing is of the old one
             self._ahead = NO_ID
+            self._missing = Holes()
+            self._skipped.clear()
         self.head, self.leader, self._low = last_id, conn, NO_ID
         return True
+
+    def _is_late(self, conn: int, last_id: int, prev_id: int, before: int) -> bool:
+        """Tell whether a connection brings now what it skipped; else note what it skips now."""
+        if prev_id == NO_ID:
+            return False
+        skipped = self._skipped.get(conn)
+        if before == NO_ID:
+            self._skipped[conn] = Holes([(prev_id - _BEFORE_THE_FIRST, prev_id)])
+            return False
+        if prev_id > before:
+            if skipped is None:
+                skipped = self._skipped[conn] = Holes()
+            skipped.add(before, prev_id)
+            return False
+        return skipped is not None and skipped.take(prev_id, last_id)
 
     def _take_snapshot(self, conn: int, last_id: int, *, alone: bool) -> bool:
         if self._whole and self.head != NO_ID and not alone and conn != self.leader:
