@@ -74,6 +74,8 @@ class RecordReport:
     warnings: list[str] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     """Folders of days that were older than the job keeps."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another."""
     compacted: int = 0
     """Finished days of a table that are one file now."""
 
@@ -89,6 +91,7 @@ def describe(report: RecordReport) -> dict[str, Any]:
         "recovered_segments": report.recovered,
         "warnings": report.warnings,
         "removed": [str(path) for path in report.removed],
+        "certified": report.certified,
         "compacted": report.compacted,
         "venues": [
             {
@@ -174,6 +177,7 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             watch.reason = "a signal"
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
+        stack.callback(asyncio.create_task(_certify(ingest, exchanges)).cancel)  # what earlier runs left
         _require_space(job, root)
         if window is not None and datetime.now(UTC) < window.start:
             watch.state = "waiting"
@@ -206,6 +210,8 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         report = RecordReport(
             root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
         )
+        if ingest.is_drained:
+            await _certify_in_time(job, ingest, signalled, report)
         if not signalled:  # whoever stops us does not wait for this; the next recording does it
             _remove_old_days(job, report)
             if job.compact:  # a signal ends it: a day half compacted is as it was
@@ -229,6 +235,33 @@ def _remove_old_days(job: Job, report: RecordReport) -> None:
         _log.warning("%s", error)
         report.warnings.append(str(error))
     report.removed = [path for path in (*found.partitions, *found.captures) if not path.exists()]
+
+
+async def _certify(ingest: IngestProcess, exchanges: Sequence[str]) -> tuple[int, list[str]]:
+    """Certify the days that something was ingested of; return how many, and the warnings."""
+    certified, warnings = 0, []
+    for exchange in exchanges:
+        outcome = await ingest.certify(exchange)
+        certified += outcome.certified
+        warnings += [*outcome.warnings, *([] if outcome.error is None else [outcome.error])]
+    for warning in warnings:
+        _log.warning("%s", warning)
+    if certified:
+        _log.info("certified %d days of a symbol", certified)
+    return certified, warnings
+
+
+async def _certify_in_time(
+    job: Job, ingest: IngestProcess, signalled: _Signalled, report: RecordReport
+) -> None:
+    """Certify what was recorded; after a signal only until ``stop_timeout``: the next start does the rest."""
+    task = asyncio.create_task(_certify(ingest, [venue.exchange for venue in job.venues]))
+    await _first_of(task, asyncio.create_task(signalled.came.wait()))
+    if signalled:
+        await asyncio.wait([task], timeout=signalled.left_s(seconds(job.stop_timeout)))
+    if task.done():
+        report.certified, told = task.result()
+        report.warnings += told
 
 
 async def _compact(job: Job, ingest: IngestProcess, report: RecordReport) -> None:
