@@ -51,12 +51,17 @@ def verify(
     Example: mmdata verify data --exchange binance --date 2026-11-21
     """
     from mmdata.datasets import verify as run
+    from mmdata.recorder.segments import recount
 
-    recount = None
-    if captures:
-        from mmdata.recorder.segments import recount
     with spinner("verifying ...", quiet=quiet or as_json) as progress:
-        report = run(data, exchange=exchange, symbol=symbol, date=date, recount=recount, progress=progress)
+        report = run(
+            data,
+            exchange=exchange,
+            symbol=symbol,
+            date=date,
+            recount=recount if captures else None,
+            progress=progress,
+        )
     if as_json:
         say_json(report.to_json_dict() | {"exit": report.exit_code()})
     elif not quiet:

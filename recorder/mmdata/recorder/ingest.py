@@ -378,8 +378,12 @@ class Ingest:
         """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
         frames = (first_misfit(table, columns, wide=False) for table, columns in tables.items())
         first = min((frame for frame in frames if frame is not None), default=None)
-        # Taken from the data, so that ingesting the same lines again says the same.
-        return first if first is not None and not self._published.is_wide_before(symbol, first) else None
+        if first is None:
+            return None
+        # Taken from the data, so that ingesting the same lines again says the same: of what is published, only
+        # what came before these lines counts.
+        begin = min(_frames_of(columns)[0] for columns in tables.values())
+        return None if self._published.is_wide_before(symbol, begin) else first
 
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
@@ -484,7 +488,7 @@ _Frames = tuple[int, int]
 """First and last frame of a part: it holds all rows of its table, symbol and date between them."""
 
 
-def _frames_of(rows: pa.Table) -> _Frames:
+def _frames_of(rows: pa.Table | Mapping[str, pa.Array]) -> _Frames:
     frames = rows["frame"]
     return int(frames[0].as_py()), int(frames[-1].as_py())
 
@@ -495,8 +499,8 @@ class _Published:
     def __init__(self, root: Path, exchange: str, session: str) -> None:
         self._frames: dict[tuple[str, str, str], list[_Frames]] = defaultdict(list)
         self._next: dict[str, int] = defaultdict(int)
-        self._wide_until: dict[str, int] = {}
-        """By symbol: where its first wide part ends."""
+        self._wide_since: dict[str, int] = {}
+        """By symbol: where its first wide part begins."""
         for partition, stretch in _stored(root, exchange, session):
             self.add(partition, stretch.n, (stretch.first_frame, stretch.last_frame), wide=stretch.wide)
 
@@ -506,8 +510,8 @@ class _Published:
         self._frames[key].append(frames)
         self._next[partition.table] = max(n + 1, self._next[partition.table])
         if wide:
-            before = self._wide_until.get(partition.symbol, frames[1])
-            self._wide_until[partition.symbol] = min(before, frames[1])
+            before = self._wide_since.get(partition.symbol, frames[0])
+            self._wide_since[partition.symbol] = min(before, frames[0])
 
     def fresh(self, partition: Partition, rows: pa.Table) -> pa.Table:
         """Return the rows that are not there yet."""
@@ -533,11 +537,11 @@ class _Published:
         return self._next[table]
 
     def is_wide(self, symbol: str) -> bool:
-        return symbol in self._wide_until
+        return symbol in self._wide_since
 
     def is_wide_before(self, symbol: str, frame: int) -> bool:
-        """Tell whether a wide part of the symbol ends before ``frame``."""
-        return self._wide_until.get(symbol, frame) < frame
+        """Tell whether a wide part of the symbol begins before ``frame``."""
+        return self._wide_since.get(symbol, frame) < frame
 
 
 def _stored(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:

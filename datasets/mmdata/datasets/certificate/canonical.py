@@ -53,7 +53,7 @@ def read(path: Path) -> Facts:
     """
     data = path.read_bytes()
     try:
-        facts = json.loads(data)
+        facts: Facts = json.loads(data)
         own = facts[SEAL]
         expected = seal(facts)[SEAL]
         if canonical(facts) != data:

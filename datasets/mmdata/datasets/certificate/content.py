@@ -9,7 +9,8 @@ Each column is written as streams of little-endian numbers, and each stream has 
   not null), the values in units of 1e-8 (int64) of rows that are not null, with 0 for one that is finer or
   does not fit; for each of the latter its row (int64), and the value in units of 1e-18 (16 bytes).
 
-The sha256 of a column is that of its streams' digests, that of the rows of the columns' names and digests.
+The sha256 of a column is that of its streams' digests, that of the rows is of how many there
+are (int64), and the columns' names and digests.
 `docs/certificate.md` has the same in twenty lines of Python.
 """
 
@@ -45,7 +46,7 @@ class ContentHash:
 
     def hexdigest(self) -> str:
         """Return the sha256 of all rows so far."""
-        whole = hashlib.sha256()
+        whole = hashlib.sha256(self.rows.to_bytes(8, "little"))
         for name, column in self._columns.items():
             whole.update(name.encode() + b"\0" + column.digest())
         return whole.hexdigest()
@@ -64,7 +65,9 @@ class _Streams:
         self._streams = [hashlib.sha256() for _ in range(count)]
 
     def _put(self, stream: int, values: NDArray[Any] | bytes) -> None:
-        self._streams[stream].update(values if isinstance(values, bytes) else np.ascontiguousarray(values))
+        self._streams[stream].update(
+            values if isinstance(values, bytes) else np.ascontiguousarray(values).reshape(-1).data
+        )
 
     def digest(self) -> bytes:
         return hashlib.sha256(b"".join(stream.digest() for stream in self._streams)).digest()

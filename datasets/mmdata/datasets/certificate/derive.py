@@ -263,9 +263,11 @@ class _SymbolDay:
         span = self._spans.setdefault(self._session, [int(ts_recv[0]), 0])
         span[1] = int(ts_recv[-1])
         if self._proof is not None:
-            ids = (_ints(heads[name], NO_ID) for name in ("first_id", "last_id", "prev_id"))
+            first_id, last_id, prev_id = (
+                _ints(heads[name], NO_ID) for name in ("first_id", "last_id", "prev_id")
+            )
             replaces = heads["is_snapshot"].to_numpy()
-            self._proof.take(Messages(_ints(heads["frame"]), ts_recv, *ids, replaces))
+            self._proof.take(Messages(_ints(heads["frame"]), ts_recv, first_id, last_id, prev_id, replaces))
 
     def _take_trades(self, rows: pa.Table) -> None:
         stream = rows.filter(pc.equal(rows["origin"], "stream"))

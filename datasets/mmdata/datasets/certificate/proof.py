@@ -47,7 +47,9 @@ class Messages(NamedTuple):
 
     def cut(self, begin: int, end: int) -> Messages:
         """Return messages ``begin:end``."""
-        return Messages(*(column[begin:end] for column in self))
+        cut = slice(begin, end)
+        ids = self.first_id[cut], self.last_id[cut], self.prev_id[cut]
+        return Messages(self.frame[cut], self.ts_recv[cut], *ids, self.replaces[cut])
 
 
 class Mark(NamedTuple):
@@ -313,7 +315,7 @@ class ChainProof:
         if self._valid:
             return
         self._valid = True
-        self._since = now
+        self._since = self._now = now
         self._runs, self._snapshot = [], None
         if self._hole is not None:
             self._hole.until = now
@@ -385,31 +387,29 @@ class TradeChain:
         self.last_id = int(last[-1])
         odd = np.flatnonzero(np.concatenate(([True], first[1:] != last[:-1] + 1)))
         for begin, end in zip(odd.tolist(), [*odd[1:].tolist(), len(first)], strict=True):
-            self._take_run(int(first[begin]), int(last[begin]), int(last[end - 1]), end - begin, known)
+            self._take_run(int(first[begin]), last[begin:end][:2].tolist(), int(last[end - 1]), known)
 
     def _take_run(
         self,
         first: int,
-        last: int,
+        lasts: list[int],
         end: int,
-        count: int,
         known: Mapping[tuple[int | None, int | None], str],
     ) -> None:
-        """Take ``count`` trades that follow one another, the first ``first..last``, up to ``end``."""
+        """Take trades that follow one another: where the first begins, the first two and the last end."""
         top = self._top
-        if top is not None and last <= top:
+        if top is not None and lasts[0] <= top:
             # Two that follow each other below what was there: the venue counts anew.
             follows = self._low is not None and first == self._low[1] + 1
-            if count == 1 and not follows:
+            if not follows and (len(lasts) == 1 or lasts[1] > top):
                 self.late += 1
-                self._low = (first, last)
-                return
-            if end > top and not follows:  # late ones that reach what was there and go on
-                self.late += 1
-                self._top, self._low = end, None
+                if len(lasts) == 1:
+                    self._low = (first, lasts[0])
+                else:  # it reaches what was there, and they go on
+                    self._top, self._low = end, None
                 return
             begun = self._low[0] if follows and self._low is not None else first
-            self.late += 1
+            self.late += not follows
             self.holes.append((top, begun, known.get((top, begun), "reset")))
         elif top is not None and first > top + 1:
             self.missing += first - top - 1

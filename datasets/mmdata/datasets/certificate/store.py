@@ -1,9 +1,10 @@
 """Where certificates lie, and how one takes another's place.
 
 ``<root>/certificates/exchange=<id>/symbol=<symbol>/date=<UTC date>/certificate.json``. While a compaction
-swaps a folder, ``certificate.next.json`` lies beside it: two folders, or a folder and a file, cannot be replaced in
-one step, so for that moment both the old files and the new ones have a certificate. The next one counts once
-all its files are there (the name of a compacted file never comes twice), and then takes the other's place.
+swaps a folder, ``certificate.next.json`` lies beside it: two folders, or a folder and a file, cannot be
+replaced in one step, so for that moment both the old files and the new ones have a certificate. The next one
+counts once all its files are there (the name of a compacted file never comes twice), and then takes the
+other's place.
 """
 
 from __future__ import annotations

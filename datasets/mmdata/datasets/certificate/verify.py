@@ -27,7 +27,7 @@ from mmdata.datasets.certificate.store import (
     read_certificate,
     read_next,
 )
-from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
+from mmdata.datasets.errors import DatasetError, MmdataError, ReplacedError, UsageError
 from mmdata.datasets.layout import NO_SYMBOL, list_parts
 from mmdata.datasets.schema import EXACT_TABLES
 from mmdata.datasets.writing import written_from
@@ -249,7 +249,12 @@ class _Recounts:
     def compare(self, day: Day, certificate: Facts) -> Iterator[Difference]:
         """Yield where the certificate's accounting is not what the captures say."""
         for own in certificate["accounting"]:
-            account = self._of(day.exchange, own["session"], own["segment"])
+            place = f"accounting.{own['session']}.{own['segment']}"
+            try:
+                account = self._of(day.exchange, own["session"], own["segment"])
+            except MmdataError as error:
+                yield _difference(day, place, "a capture that can be counted", None, str(error))
+                continue
             if account is None:
                 continue
             told = account.days.get(day.date, DayAccount(_NO_LINES))
@@ -257,7 +262,6 @@ class _Recounts:
                 "lines": account_lines(told.lines) if day.symbol == NO_SYMBOL else None,
                 "rows": dict(told.rows.get(day.symbol, {})),
             }
-            place = f"accounting.{own['session']}.{own['segment']}"
             for where, was, found in _compare({key: own[key] for key in now}, now, place):
                 sentence = (
                     f"{where} is {_short(was)} in the certificate, and {_short(found)} as counted in the "
