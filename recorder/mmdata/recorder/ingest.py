@@ -380,8 +380,8 @@ class Ingest:
         first = min((frame for frame in frames if frame is not None), default=None)
         if first is None:
             return None
-        # Taken from the data, so that ingesting the same lines again says the same: of what is published, only
-        # what came before these lines counts.
+        # Taken from the data, so that ingesting the same lines again says the same: of what is published
+        # only what came before these lines counts.
         begin = min(_frames_of(columns)[0] for columns in tables.values())
         return None if self._published.is_wide_before(symbol, begin) else first
 
