@@ -135,7 +135,7 @@ def compact(
     with compaction_lock(root, wait=wait):
         try:
             _clear(root / STAGING)
-            settle_all(root, exchange)
+            report.failures += settle_all(root, exchange)
             for found in _due(_find(root, exchange, symbol, date, before), report):
                 if progress is not None:
                     progress(str(found))

@@ -208,6 +208,7 @@ class _ForeignReader:
     def _take_snapshot(self, line: Line) -> None:
         """Take a bare REST book, which names neither its symbol nor why it was asked for."""
         report = self._ingest.report
+        self._ingest.enter(line)
         report.lines += 1
         if self._symbol is None:
             raise UsageError(

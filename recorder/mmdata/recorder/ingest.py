@@ -156,7 +156,7 @@ class Ingest:
     def take(self, line: Line) -> None:
         """Decode one line and keep its rows; publishes when enough have gathered."""
         report = self.report
-        self._days.enter(line.ts_recv)
+        self.enter(line)
         report.lines += 1
         if line.kind == FRAME:
             self._take_frame(line)
@@ -176,6 +176,10 @@ class Ingest:
             self._unsettled = 0
             if self._pending >= _FLUSH_ROWS:
                 self.flush()
+
+    def enter(self, line: Line) -> None:
+        """Count what follows on the UTC date of ``line``: `take` does it, others who add to the report do."""
+        self._days.enter(line.ts_recv)
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -344,7 +348,7 @@ class Ingest:
                 del columns[key]
         for frame, error in sorted(bad.items()):
             line = self._line(frame)
-            self._days.enter(line.ts_recv)
+            self.enter(line)
             if line.kind == REST:
                 self.report.rest -= 1
             else:

@@ -216,6 +216,8 @@ def _certify_day(root: Path, day: Day, accounts: Iterable[Account], report: Cert
             settle(root, day)
             before = _stamps(root, day)
             old = read_certificate(root, day)
+        if not before and old is None and day.symbol != NO_SYMBOL:
+            return False  # it was removed since it was ingested, as a day that is too old
         try:
             facts = derive(root, day)
         except ReplacedError:

@@ -103,9 +103,14 @@ def settle(root: Path, day: Day) -> None:
     sync_folder(path.parent)
 
 
-def settle_all(root: Path, exchange: str | None = None) -> None:
-    """Settle what killed compactions left."""
+def settle_all(root: Path, exchange: str | None = None) -> list[str]:
+    """Settle what killed compactions left; return a sentence on each that cannot be read."""
+    said = []
     for day in [*list_certified(root, NEXT)]:
         if exchange in (None, day.exchange):
             with symbol_lock(root, day.exchange, day.symbol):
-                settle(root, day)
+                try:
+                    settle(root, day)
+                except DatasetError as error:
+                    said.append(str(error))
+    return said
