@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from mmdata.datasets.certificate import certify_ingested
+from mmdata.datasets.certificate.accounts import write_account
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.decimals import common_divisor, scaled, shortest
 from mmdata.datasets.errors import UsageError
@@ -126,6 +128,8 @@ def _import_foreign(
             f"the venue does, such as BTCUSDT"
         )
     ingest.report.check()
+    write_account(out, ingest.account(0))
+    ingest.report.add_certified(certify_ingested(out, exchange, sessions={session}))
     return ImportReport(session, exchange, ingest.report, reader.derived, reader.gaps)
 
 
@@ -204,6 +208,7 @@ class _ForeignReader:
     def _take_snapshot(self, line: Line) -> None:
         """Take a bare REST book, which names neither its symbol nor why it was asked for."""
         report = self._ingest.report
+        self._ingest.enter(line)
         report.lines += 1
         if self._symbol is None:
             raise UsageError(
@@ -279,4 +284,6 @@ def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> 
             report.add(ingest_segment(out, path))
     sessions = dict.fromkeys(header.session for header in headers.values())
     exchanges = dict.fromkeys(header.exchange for header in headers.values())
+    for name in exchanges:
+        report.add_certified(certify_ingested(out, name, sessions=sessions))
     return ImportReport(", ".join(sessions), ", ".join(exchanges), report)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from mmdata.datasets.certificate import CertifyReport
+from mmdata.datasets.certificate.accounts import Account, DayAccount, Lines
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, first_date, list_parts
@@ -85,6 +87,8 @@ class IngestReport:
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     """Segments that could not be ingested, a sentence each; they stay where they are."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another."""
 
     def check(self) -> None:
         """Raise AssertionError unless every line is accounted for, once: anything else is a bug of ours."""
@@ -104,6 +108,13 @@ class IngestReport:
         self.rows += other.rows
         self.warnings += other.warnings
         self.failures += other.failures
+        self.certified += other.certified
+
+    def add_certified(self, other: CertifyReport) -> None:
+        """Add what was certified of the rows."""
+        self.certified += len(other.done)
+        self.warnings += [*other.warnings, *other.skipped]
+        self.failures += other.failures
 
 
 class Ingest:
@@ -117,7 +128,10 @@ class Ingest:
         metadata: dict[str, str],
         grid: Grid | None = None,
         merges: Mapping[str, MergeState] | None = None,
+        *,
+        dry: bool = False,
     ) -> None:
+        """``dry``: count what would become of the lines, and publish nothing."""
         self._root = root
         self._exchange = exchange
         self._session = session
@@ -130,6 +144,8 @@ class Ingest:
         self._pending = 0
         self._published = _Published(root, exchange, session)
         self.report = IngestReport()
+        self._dry = dry
+        self._days = _DayCounts(self.report)
         self.only_symbol: str | None = None
         """Leave out records of any other symbol."""
         self.on_record: Callable[[Line, Record], None] | None = None
@@ -140,6 +156,7 @@ class Ingest:
     def take(self, line: Line) -> None:
         """Decode one line and keep its rows; publishes when enough have gathered."""
         report = self.report
+        self.enter(line)
         report.lines += 1
         if line.kind == FRAME:
             self._take_frame(line)
@@ -159,6 +176,10 @@ class Ingest:
             self._unsettled = 0
             if self._pending >= _FLUSH_ROWS:
                 self.flush()
+
+    def enter(self, line: Line) -> None:
+        """Count what follows on the UTC date of ``line``: `take` does it, others who add to the report do."""
+        self._days.enter(line.ts_recv)
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -208,9 +229,13 @@ class Ingest:
         self._set_misfits_apart(columns)
         for symbol in sorted({symbol for _, symbol in columns}):
             own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
-            with symbol_lock(self._root, self._exchange, symbol):
+            with nullcontext() if self._dry else symbol_lock(self._root, self._exchange, symbol):
                 self._publish_symbol(symbol, own_tables)
         self._rows, self._pending, self._unsettled = {}, 0, 0
+
+    def account(self, segment: int) -> Account:
+        """Return what the lines came to, by UTC date of their receive times; call it after `flush`."""
+        return Account(self._exchange, self._session, segment, self._days.told())
 
     def _take_frame(self, line: Line) -> None:
         """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
@@ -323,6 +348,7 @@ class Ingest:
                 del columns[key]
         for frame, error in sorted(bad.items()):
             line = self._line(frame)
+            self.enter(line)
             if line.kind == REST:
                 self.report.rest -= 1
             else:
@@ -356,8 +382,12 @@ class Ingest:
         """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
         frames = (first_misfit(table, columns, wide=False) for table, columns in tables.items())
         first = min((frame for frame in frames if frame is not None), default=None)
-        # Taken from the data, so that ingesting the same lines again says the same.
-        return first if first is not None and not self._published.is_wide_before(symbol, first) else None
+        if first is None:
+            return None
+        # Taken from the data, so that ingesting the same lines again says the same: of what is published
+        # only what came before these lines counts.
+        begin = min(_frames_of(columns)[0] for columns in tables.values())
+        return None if self._published.is_wide_before(symbol, begin) else first
 
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
@@ -366,6 +396,9 @@ class Ingest:
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
+        self._days.add_rows(partition, rows.num_rows)
+        if self._dry:
+            return
         fresh = self._published.fresh(partition, rows)
         self.report.skipped += rows.num_rows - fresh.num_rows
         if not fresh.num_rows:
@@ -382,6 +415,59 @@ class Ingest:
         publish(self._root, partition, self._session, n, fresh, facts)
         self._published.add(partition, n, _frames_of(fresh), wide=partition.wide)
         self.report.rows[partition.table] += fresh.num_rows
+
+
+class _DayCounts:
+    """What is counted of an ingest, told apart by the UTC date of the line that was being taken."""
+
+    def __init__(self, report: IngestReport) -> None:
+        self._report = report
+        self._days: dict[str, DayAccount] = {}
+        self._before = _lines_of(report)
+        self._span = (0, 0)
+        """The date that is counted now, from its first moment to the next date's."""
+
+    def enter(self, ts_recv: int) -> None:
+        """Count on the date of ``ts_recv`` from here on."""
+        if self._span[0] <= ts_recv < self._span[1]:
+            return
+        self._settle()
+        begin = ts_recv - ts_recv % _DAY_NS
+        self._span = (begin, begin + _DAY_NS)
+
+    def add_rows(self, partition: Partition, rows: int) -> None:
+        """Count rows of a partition, whether they are published or were there."""
+        own = self._day(partition.date).rows.setdefault(partition.symbol, {})
+        own[partition.table] = own.get(partition.table, 0) + rows
+
+    def told(self) -> dict[str, DayAccount]:
+        """Return the counts by date."""
+        self._settle()
+        return self._days
+
+    def _day(self, date: str) -> DayAccount:
+        return self._days.setdefault(date, DayAccount(Lines()))
+
+    def _settle(self) -> None:
+        """Add what was counted since the last time to the date that was counted on."""
+        now, before = _lines_of(self._report), self._before
+        self._before = now
+        if now == before:
+            return
+        lines = self._day(date_name(self._span[0])).lines
+        for name in Lines.__struct_fields__:
+            if name != "untabled":
+                setattr(lines, name, getattr(lines, name) + getattr(now, name) - getattr(before, name))
+        untabled = Counter(lines.untabled) + Counter(now.untabled) - Counter(before.untabled)
+        lines.untabled = dict(sorted(untabled.items()))
+
+
+def _lines_of(report: IngestReport) -> Lines:
+    """Return what an ingest has counted of lines so far."""
+    return Lines(
+        **{name: getattr(report, name) for name in Lines.__struct_fields__}
+        | {"untabled": dict(report.untabled)}
+    )
 
 
 def _numbers(record: Instrument) -> tuple[str | None, ...]:
@@ -406,7 +492,7 @@ _Frames = tuple[int, int]
 """First and last frame of a part: it holds all rows of its table, symbol and date between them."""
 
 
-def _frames_of(rows: pa.Table) -> _Frames:
+def _frames_of(rows: pa.Table | Mapping[str, pa.Array]) -> _Frames:
     frames = rows["frame"]
     return int(frames[0].as_py()), int(frames[-1].as_py())
 
@@ -417,8 +503,8 @@ class _Published:
     def __init__(self, root: Path, exchange: str, session: str) -> None:
         self._frames: dict[tuple[str, str, str], list[_Frames]] = defaultdict(list)
         self._next: dict[str, int] = defaultdict(int)
-        self._wide_until: dict[str, int] = {}
-        """By symbol: where its first wide part ends."""
+        self._wide_since: dict[str, int] = {}
+        """By symbol: where its first wide part begins."""
         for partition, stretch in _stored(root, exchange, session):
             self.add(partition, stretch.n, (stretch.first_frame, stretch.last_frame), wide=stretch.wide)
 
@@ -428,8 +514,8 @@ class _Published:
         self._frames[key].append(frames)
         self._next[partition.table] = max(n + 1, self._next[partition.table])
         if wide:
-            before = self._wide_until.get(partition.symbol, frames[1])
-            self._wide_until[partition.symbol] = min(before, frames[1])
+            before = self._wide_since.get(partition.symbol, frames[0])
+            self._wide_since[partition.symbol] = min(before, frames[0])
 
     def fresh(self, partition: Partition, rows: pa.Table) -> pa.Table:
         """Return the rows that are not there yet."""
@@ -455,11 +541,11 @@ class _Published:
         return self._next[table]
 
     def is_wide(self, symbol: str) -> bool:
-        return symbol in self._wide_until
+        return symbol in self._wide_since
 
     def is_wide_before(self, symbol: str, frame: int) -> bool:
-        """Tell whether a wide part of the symbol ends before ``frame``."""
-        return self._wide_until.get(symbol, frame) < frame
+        """Tell whether a wide part of the symbol begins before ``frame``."""
+        return self._wide_since.get(symbol, frame) < frame
 
 
 def _stored(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:

@@ -75,6 +75,8 @@ class RecordReport:
     warnings: list[str] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     """Folders of days that were older than the job keeps."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another."""
     compacted: int = 0
     """Finished days of a table that are one file now."""
 
@@ -90,6 +92,7 @@ def describe(report: RecordReport) -> dict[str, Any]:
         "recovered_segments": report.recovered,
         "warnings": report.warnings,
         "removed": [str(path) for path in report.removed],
+        "certified": report.certified,
         "compacted": report.compacted,
         "venues": [
             {
@@ -181,6 +184,8 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             watch.reason = "a signal"
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
+        days = _Days()
+        stack.callback(asyncio.create_task(_certify(job, ingest, days)).cancel)  # what earlier runs left
         _require_space(job, root)
         if window is not None and datetime.now(UTC) < window.start:
             watch.state = "waiting"
@@ -197,7 +202,6 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         begun_s = time.monotonic()
         watch.look = lambda: [recording.watched() for recording in recordings]
         watch.state = "recording"
-        days = _Days()
         if window is None:
             caring = asyncio.create_task(_care_each_day(job, ingest, days))
             stack.callback(caring.cancel)
@@ -217,12 +221,17 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             raise failure
         venues = [recording.report() for recording in recordings]
         ended = datetime.now(UTC)
+        if ingest.is_drained:
+            await _certify_in_time(job, ingest, signalled, days)
         if not signalled:  # whoever stops us does not wait for this; the next recording does it
             # A signal ends it: a day half compacted is as it was.
             caring = asyncio.create_task(_care_for_days(job, ingest, days))
             await _first_of(caring, asyncio.create_task(signalled.came.wait()))
         said = [*warnings, *ingest.warnings, *days.warnings]
-        return RecordReport(root, started, ended, venues, recovered, said, days.removed, days.compacted)
+        return RecordReport(
+            *(root, started, ended, venues, recovered, said),
+            *(days.removed, days.certified, days.compacted),
+        )
 
 
 def _nothing(root: Path, recovered: int, warnings: list[str]) -> RecordReport:
@@ -236,15 +245,36 @@ class _Days:
     """What was done for days that are over."""
 
     removed: list[Path] = field(default_factory=list)
+    certified: int = 0
     compacted: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.removed += map(Path, outcome.removed)
         self.compacted += outcome.compacted
+        self.certified += outcome.certified
         for warning in (*outcome.warnings, *([] if outcome.error is None else [outcome.error])):
             _log.warning("%s", warning)
             self.warnings.append(warning)
+
+
+async def _certify(job: Job, ingest: IngestProcess, days: _Days) -> None:
+    """Certify the days that something was ingested of; what fails is a warning."""
+    before = days.certified
+    for venue in job.venues:
+        days.add(await ingest.certify(venue.exchange))
+    if days.certified > before:
+        _log.info("certified %d days of a symbol", days.certified - before)
+
+
+async def _certify_in_time(job: Job, ingest: IngestProcess, signalled: _Signalled, days: _Days) -> None:
+    """Certify what was recorded; after a signal only until ``stop_timeout``: the next start does the rest."""
+    task = asyncio.create_task(_certify(job, ingest, days))
+    await _first_of(task, asyncio.create_task(signalled.came.wait()))
+    if signalled:
+        await asyncio.wait([task], timeout=signalled.left_s(seconds(job.stop_timeout)))
+    if task.done():
+        task.result()
 
 
 async def _care_for_days(job: Job, ingest: IngestProcess, days: _Days) -> None:
@@ -277,6 +307,7 @@ async def _care_each_day(job: Job, ingest: IngestProcess, days: _Days) -> None:
     never = asyncio.Event()
     while True:
         await _sleep_until(next_care(datetime.now(UTC), seconds(job.segment.seconds)), never)
+        await _certify(job, ingest, days)
         await _care_for_days(job, ingest, days)
 
 
