@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from mmdata.recorder.records import (
 )
 from mmdata.recorder.rows import (
     BboRows,
+    Columns,
     DepthRows,
     PlainRows,
     Rows,
@@ -54,9 +55,15 @@ from mmdata.recorder.rows import (
 )
 from mmdata.recorder.venues import DECODERS, HISTORIES
 
+if TYPE_CHECKING:
+    from mmdata.recorder.plain import PlainLines, Watcher
+
 _FLUSH_ROWS = 2_000_000
 _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
+_PLAIN = ("binance", "binance-usdm")
+"""Exchanges whose plain frames are read many at once."""
+_MOST_STRICT = 1 << 10  # lines on end; then the next is tried as a plain one
 _ATTEMPTS = 5  # at looking at what is being compacted
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
@@ -129,11 +136,16 @@ class Ingest:
         self._unsettled = 0
         self._pending = 0
         self._published = _Published(root, exchange, session)
+        self._plain_lines: PlainLines | None = None
+        self._strict_run, self._strict_left = 1, 0
+        """Lines on end that the strict reader takes before the next is tried as a plain one."""
+        self.last_stamp = 0
+        """``ts_recv`` of the newest plain line; whoever takes others sets it."""
         self.report = IngestReport()
         self.only_symbol: str | None = None
         """Leave out records of any other symbol."""
-        self.on_record: Callable[[Line, Record], None] | None = None
-        """Called with each record: the importers watch the chain with it."""
+        self.watcher: Watcher | None = None
+        """Sees each record that enters the tables: the importers watch the chains with it."""
         self.on_rows: Callable[[str, pa.Table], None] | None = None
         """Called with symbol and rows of each table of prices, before they are published."""
 
@@ -152,13 +164,77 @@ class Ingest:
             report.sent += 1
         elif line.kind == DAMAGED:
             self.quarantine(line, "the line is not of the capture's grammar")
-        if self._unsettled >= _SETTLE_ROWS:
-            for rows in self._rows.values():
-                rows.settle()
-            self._pending += self._unsettled
-            self._unsettled = 0
-            if self._pending >= _FLUSH_ROWS:
-                self.flush()
+        if self._unsettled + len(self._plain_lines or ()) >= _SETTLE_ROWS:
+            self._settle()
+
+    def take_lines(
+        self, text: bytes, number: int, strict: Callable[[int, bytes], None], *, is_tagged: bool
+    ) -> int:
+        """Take whole lines, those with plain frames many at once; return the number of the line after them.
+
+        ``strict`` is called with number and text of each other line, and has `take` take it.
+        ``is_tagged``: the lines are those of our captures, else of hftbacktest's collector.
+        """
+        at = 0
+        while at < len(text):
+            if self._strict_left == 0 and self._exchange in _PLAIN:
+                before = number
+                at, number = self._take_plain(text, at, number, is_tagged=is_tagged)
+                # Where no line is plain, looking again at each one would cost more than it brings.
+                self._strict_run = 1 if number > before else min(2 * self._strict_run, _MOST_STRICT)
+                self._strict_left = self._strict_run if at < len(text) else 0
+                continue
+            end = text.index(b"\n", at)
+            strict(number, text[at:end])
+            self._strict_left = max(self._strict_left - 1, 0)
+            at, number = end + 1, number + 1
+        return number
+
+    def _take_plain(self, text: bytes, at: int, number: int, *, is_tagged: bool) -> tuple[int, int]:
+        """Take lines until one is for the strict reader; return where that begins, and its number."""
+        from mmdata.recorder.plain import DONE, FULL, PlainLines
+
+        if self._plain_lines is None:
+            self._plain_lines = PlainLines(
+                self._exchange, self._merge, self.watcher, self.only_symbol, _SETTLE_ROWS
+            )
+        lines = self._plain_lines
+        ending = FULL
+        begun = number
+        while ending == FULL:
+            ending, at, number = lines.read(
+                text, at, number, is_tagged=is_tagged, room=_SETTLE_ROWS - self._unsettled
+            )
+            if ending == FULL:
+                if not self._unsettled and not len(lines):
+                    break  # one message with more levels than there is room for
+                self._settle()
+        lines.hand_back()
+        frames, repeats, stamp = lines.counts()
+        self.report.lines += number - begun
+        self.report.decoded += frames
+        self.report.repeats += repeats
+        self.last_stamp = stamp or self.last_stamp
+        assert ending != DONE or at == len(text)
+        return at, number
+
+    def _settle(self) -> None:
+        """Turn what has gathered into columns; publish them when they are enough."""
+        self._gather()
+        if self._pending >= _FLUSH_ROWS:
+            self.flush()
+
+    def _gather(self) -> None:
+        plain: dict[tuple[str, str], Columns] = {}
+        if self._plain_lines is not None:
+            for kind, symbol, columns in self._plain_lines.settle():
+                self._of(kind, symbol)
+                plain[kind.table, symbol] = columns
+                self._pending += len(columns["frame"])
+        for key, rows in self._rows.items():
+            rows.settle(plain.get(key))
+        self._pending += self._unsettled
+        self._unsettled = 0
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -204,6 +280,7 @@ class Ingest:
 
     def flush(self) -> None:
         """Publish what has gathered. DiskError: the disk failed; doing it again completes it."""
+        self._gather()
         columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
         self._set_misfits_apart(columns)
         for symbol in sorted({symbol for _, symbol in columns}):
@@ -238,8 +315,8 @@ class Ingest:
                 self.report.repeats += 1
                 continue
             self._add(line, record)
-            if self.on_record is not None:
-                self.on_record(line, record)
+            if self.watcher is not None:
+                self.watcher.see(line, record)
 
     def _add(self, line: Line, record: Record) -> None:
         if isinstance(record, Depth):

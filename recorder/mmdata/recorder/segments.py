@@ -22,6 +22,7 @@ from mmdata.recorder.capture import (
     Event,
     cut_torn_line,
     format_event,
+    parse_line,
     read_segment,
 )
 from mmdata.recorder.ingest import Ingest, IngestReport
@@ -48,8 +49,11 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
         )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
     ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges)
-    for line in segment.lines:
-        ingest.take(line)
+    number = header.first_frame
+    for text in segment.texts():
+        number = ingest.take_lines(
+            text, number, lambda at, line: ingest.take(parse_line(at, line)), is_tagged=True
+        )
     ingest.flush()
     ingest.report.check()
     if segment.torn:
