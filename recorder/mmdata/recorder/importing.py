@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -105,20 +106,22 @@ def _import_foreign(
     progress: Callable[[int], None] | None,
 ) -> ImportReport:
     """Import another recorder's files as one session, whose lock is held."""
-    ingest = Ingest(out, exchange, session, {"version": version(), "source": source_format}, grid)
-    reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
+    metadata = {"version": version(), "source": source_format}
     parse = _PARSERS[source_format]
     number = 0
-    for path in sources:
-        lines = Lines(path)
-        for text in lines:
-            number = reader.take_lines(text, number, parse)
-            if progress is not None:
-                progress(number)
-        if lines.torn:
-            reader.torn(number, path, lines.torn)
-    reader.finish(number)
-    ingest.flush()
+    with ThreadPoolExecutor(1) as aside:
+        ingest = Ingest(out, exchange, session, metadata, grid, aside=aside)
+        reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
+        for path in sources:
+            lines = Lines(path)
+            for text in lines:
+                number = reader.take_lines(text, number, parse)
+                if progress is not None:
+                    progress(number)
+            if lines.torn:
+                reader.torn(number, path, lines.torn)
+        reader.finish(number)
+        ingest.flush()
     if symbol is not None and number and not ingest.report.decoded:
         ingest.report.warnings.append(
             f"no frame of {symbol} is in {', '.join(str(path) for path in sources)}; symbols are written as "

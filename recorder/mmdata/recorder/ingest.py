@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -113,8 +114,22 @@ class IngestReport:
         self.failures += other.failures
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What is to be published of a symbol."""
+
+    symbol: str
+    tables: dict[str, Columns]
+    wide: bool
+    facts: dict[str, str]
+
+
 class Ingest:
-    """Takes the lines of one session in order and publishes them as parts of the tables."""
+    """Takes the lines of one session in order and publishes them as parts of the tables.
+
+    With ``aside``, parts are published there while more lines are taken: twice the memory, less time. What
+    goes wrong there is raised when the next are handed over, at the latest by `flush`.
+    """
 
     def __init__(
         self,
@@ -124,6 +139,7 @@ class Ingest:
         metadata: dict[str, str],
         grid: Grid | None = None,
         merges: Mapping[str, MergeState] | None = None,
+        aside: Executor | None = None,
     ) -> None:
         self._root = root
         self._exchange = exchange
@@ -136,6 +152,8 @@ class Ingest:
         self._unsettled = 0
         self._pending = 0
         self._published = _Published(root, exchange, session)
+        self._aside = aside
+        self._publishing: Future[None] | None = None
         self._plain_lines: PlainLines | None = None
         self._strict_run, self._strict_left = 1, 0
         """Lines on end that the strict reader takes before the next is tried as a plain one."""
@@ -147,7 +165,7 @@ class Ingest:
         self.watcher: Watcher | None = None
         """Sees each record that enters the tables: the importers watch the chains with it."""
         self.on_rows: Callable[[str, pa.Table], None] | None = None
-        """Called with symbol and rows of each table of prices, before they are published."""
+        """Called with symbol and rows of each table of prices when they are published, one at a time."""
 
     def take(self, line: Line) -> None:
         """Decode one line and keep its rows; publishes when enough have gathered."""
@@ -222,7 +240,7 @@ class Ingest:
         """Turn what has gathered into columns; publish them when they are enough."""
         self._gather()
         if self._pending >= _FLUSH_ROWS:
-            self.flush()
+            self._hand_over()
 
     def _gather(self) -> None:
         plain: dict[tuple[str, str], Columns] = {}
@@ -280,14 +298,30 @@ class Ingest:
 
     def flush(self) -> None:
         """Publish what has gathered. DiskError: the disk failed; doing it again completes it."""
+        self._hand_over()
+        self._wait()
+
+    def _hand_over(self) -> None:
+        """Have what has gathered published, aside where there is somebody."""
         self._gather()
+        self._wait()  # what is there decides what is added
         columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
         self._set_misfits_apart(columns)
-        for symbol in sorted({symbol for _, symbol in columns}):
-            own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
-            with symbol_lock(self._root, self._exchange, symbol):
-                self._publish_symbol(symbol, own_tables)
+        batches = [
+            self._batch(symbol, {table: arrays for (table, own), arrays in columns.items() if own == symbol})
+            for symbol in sorted({symbol for _, symbol in columns})
+        ]
         self._rows, self._pending, self._unsettled = {}, 0, 0
+        if self._aside is None:
+            self._publish(batches)
+        else:
+            self._publishing = self._aside.submit(self._publish, batches)
+
+    def _wait(self) -> None:
+        """Wait until what was handed over is published, or raise what went wrong with it."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.result()
 
     def _take_frame(self, line: Line) -> None:
         """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
@@ -413,21 +447,33 @@ class Ingest:
         """Return the line of a frame with a number that is no narrow decimal."""
         return next(rows.lines[frame] for rows in self._rows.values() if frame in rows.lines)
 
-    def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
+    def _batch(self, symbol: str, tables: dict[str, Columns]) -> _Batch:
+        """Decide how wide the decimals of a symbol are, and say so where it changes."""
         wide_from = self._wide_from(symbol, tables)
         if wide_from is not None:
             tables["events"] = self._with_wide_event(symbol, wide_from)
-        wide = wide_from is not None or self._published.is_wide(symbol)
         facts = dict(self._metadata)
         if symbol in self.grid:
             facts["tick_size"], facts["lot_size"] = self.grid[symbol]
-        for table, columns in sorted(tables.items()):
-            rows = to_table(table, columns, wide=wide)
-            if self.on_rows is not None and table in EXACT_TABLES:
-                self.on_rows(symbol, rows)
-            for day, part in _by_date(rows):
-                partition = Partition(table, wide and table in EXACT_TABLES, self._exchange, symbol, day)
-                self._publish_part(partition, part, facts)
+        return _Batch(symbol, tables, wide_from is not None or self._published.is_wide(symbol), facts)
+
+    def _publish(self, batches: list[_Batch]) -> None:
+        while batches:
+            batch = batches.pop(0)  # its memory is given back before the next
+            with symbol_lock(self._root, self._exchange, batch.symbol):
+                for table in sorted(batch.tables):
+                    self._publish_table(
+                        batch, table, to_table(table, batch.tables.pop(table), wide=batch.wide)
+                    )
+
+    def _publish_table(self, batch: _Batch, table: str, rows: pa.Table) -> None:
+        if self.on_rows is not None and table in EXACT_TABLES:
+            self.on_rows(batch.symbol, rows)
+        for day, part in _by_date(rows):
+            partition = Partition(
+                table, batch.wide and table in EXACT_TABLES, self._exchange, batch.symbol, day
+            )
+            self._publish_part(partition, part, batch.facts)
 
     def _wide_from(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> int | None:
         """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
