@@ -55,7 +55,9 @@ def test_kill_at_any_step_of_recovery_and_the_next_one_certifies_the_same(tmp_pa
         assert not (harmed / ACCOUNTS / "binance").exists()
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["narrow", "widened"])
+@pytest.mark.parametrize(
+    "wide", [pytest.param(False, id="narrow", marks=pytest.mark.long), pytest.param(True, id="widened")]
+)
 def test_kill_at_any_step_of_a_compaction_leaves_a_dataset_that_is_as_certified(
     tmp_path: Path, wide: bool
 ) -> None:
