@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_a_day_that_is_written_to_meanwhile_is_derived_again(
 ) -> None:
     """A part that appears, or a compaction, between reading and publishing must not be vouched for unseen."""
     write_capture(root, session="20261121T140000Z-cccccc", ts=NOON + 2 * 10**9)
-    waiting = [compact, lambda root: recover(root, "binance")]
+    waiting: list[Callable[[Path], object]] = [compact, lambda root: recover(root, "binance")]
 
     def derive_and_interfere(*told: Any) -> Any:
         facts = derive(*told)
