@@ -9,13 +9,12 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from mmdata.datasets.certificate import certify_ingested
 from mmdata.datasets.certificate.accounts import write_account
 from mmdata.datasets.chain import CHAINS, NO_ID
-from mmdata.datasets.decimals import common_divisor, scaled, shortest
+from mmdata.datasets.decimals import common_divisor, greatest_divisor, scaled, shortest
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.locks import session_lock
 from mmdata.datasets.version import version
@@ -111,7 +110,7 @@ def _import_foreign(
     metadata = {"version": version(), "source": source_format}
     parse = _PARSERS[source_format]
     number = 0
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(2) as aside:
         ingest = Ingest(out, exchange, session, metadata, grid, aside=aside)
         reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
         for path in sources:
@@ -304,7 +303,7 @@ class _ForeignReader:
         for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
             values = scaled(rows[name])
             if values.size:
-                step = Decimal(abs(int(np.gcd.reduce(values)))).scaleb(-rows[name].type.scale)
+                step = Decimal(greatest_divisor(values)).scaleb(-rows[name].type.scale)
                 what = "size" if name.endswith("size") else "price"
                 units[what] = common_divisor(units[what], step) if what in units else step
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -66,6 +67,7 @@ _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until t
 _DAY_NS = 86_400 * 1_000_000_000
 _PLAIN = ("binance", "binance-usdm")
 """Exchanges whose plain frames are read many at once."""
+_PLAIN_ROWS: dict[str, Callable[[], Rows]] = {"depth": DepthRows, "trades": TradeRows, "bbo": BboRows}
 _MOST_STRICT = 1 << 10  # lines on end; then the next is tried as a plain one
 _ATTEMPTS = 5  # at looking at what is being compacted
 
@@ -130,7 +132,8 @@ class _Batch:
     """What is to be published of a symbol."""
 
     symbol: str
-    tables: dict[str, Columns]
+    columns: dict[str, Columns]
+    """By table."""
     wide: bool
     facts: dict[str, str]
 
@@ -138,8 +141,9 @@ class _Batch:
 class Ingest:
     """Takes the lines of one session in order and publishes them as parts of the tables.
 
-    With ``aside``, parts are published there while more lines are taken: twice the memory, less time. What
-    goes wrong there is raised when the next are handed over, at the latest by `flush`.
+    With ``aside``, which must have two workers at least, parts are published there while more lines are
+    taken: twice the memory, less time. What goes wrong there is raised when the next are handed over, at
+    the latest by `flush`.
     """
 
     def __init__(
@@ -168,6 +172,8 @@ class Ingest:
         self._published = _Published(root, exchange, session)
         self._aside = aside
         self._publishing: Future[None] | None = None
+        self._publishing_part = Lock()
+        """Held while two threads might look at what is published, or add to it."""
         self._plain_lines: PlainLines | None = None
         self._strict_run, self._strict_left = 1, 0
         """Lines on end that the strict reader takes before the next is tried as a plain one."""
@@ -264,9 +270,10 @@ class Ingest:
     def _gather(self) -> None:
         plain: dict[tuple[str, str], Columns] = {}
         if self._plain_lines is not None:
-            for kind, symbol, columns in self._plain_lines.settle():
-                self._of(kind, symbol)
-                plain[kind.table, symbol] = columns
+            for table, symbol, columns in self._plain_lines.settle():
+                if (table, symbol) not in self._rows:
+                    self._rows[table, symbol] = _PLAIN_ROWS[table]()
+                plain[table, symbol] = columns
                 self._pending += len(columns["frame"])
         for key, rows in self._rows.items():
             rows.settle(plain.get(key))
@@ -488,15 +495,28 @@ class Ingest:
     def _publish(self, batches: list[_Batch]) -> None:
         while batches:
             batch = batches.pop(0)  # its memory is given back before the next
+            tables = {
+                table: to_table(table, batch.columns.pop(table), wide=batch.wide)
+                for table in sorted(batch.columns)
+            }
+            if self.on_rows is not None:
+                for table in tables.keys() & {*EXACT_TABLES}:
+                    self.on_rows(batch.symbol, tables[table])
             with nullcontext() if self._dry else symbol_lock(self._root, self._exchange, batch.symbol):
-                for table in sorted(batch.tables):
-                    self._publish_table(
-                        batch, table, to_table(table, batch.tables.pop(table), wide=batch.wide)
-                    )
+                self._publish_tables(batch, tables)
+
+    def _publish_tables(self, batch: _Batch, tables: dict[str, pa.Table]) -> None:
+        """Publish the tables of a symbol; aside, the largest beside the others."""
+        largest = max(tables, key=lambda table: tables[table].num_rows)
+        with ExitStack() as beside:
+            if self._aside is not None:
+                rows = tables.pop(largest)
+                largest_done = self._aside.submit(self._publish_table, batch, largest, rows)
+                beside.callback(largest_done.result)  # it is waited for, whatever happens to the others
+            while tables:
+                self._publish_table(batch, *tables.popitem())
 
     def _publish_table(self, batch: _Batch, table: str, rows: pa.Table) -> None:
-        if self.on_rows is not None and table in EXACT_TABLES:
-            self.on_rows(batch.symbol, rows)
         for day, part in _by_date(rows):
             partition = Partition(
                 table, batch.wide and table in EXACT_TABLES, self._exchange, batch.symbol, day
@@ -521,25 +541,27 @@ class Ingest:
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
-        self._days.add_rows(partition, rows.num_rows)
-        if self._dry:
-            return
-        fresh = self._published.fresh(partition, rows)
-        self.report.skipped += rows.num_rows - fresh.num_rows
-        if not fresh.num_rows:
-            return
-        first, _ = _frames_of(fresh)
-        later = self._published.last_frame(partition.table, partition.symbol)
+        with self._publishing_part:
+            self._days.add_rows(partition, rows.num_rows)
+            if self._dry:
+                return
+            fresh = self._published.fresh(partition, rows)
+            self.report.skipped += rows.num_rows - fresh.num_rows
+            if not fresh.num_rows:
+                return
+            first, _ = _frames_of(fresh)
+            later = self._published.last_frame(partition.table, partition.symbol)
+            n = self._published.next_number(partition.table)
         if first < later:
             raise DatasetError(
                 f"{self._session}: frames from {first} on of {partition.symbol} come after frame {later} was "
                 f"published in {partition.table}, so their rows would stand out of order; they are not "
                 f"ingested, and their capture stays"
             )
-        n = self._published.next_number(partition.table)
         publish(self._root, partition, self._session, n, fresh, facts)
-        self._published.add(partition, n, _frames_of(fresh), wide=partition.wide)
-        self.report.rows[partition.table] += fresh.num_rows
+        with self._publishing_part:
+            self._published.add(partition, n, _frames_of(fresh), wide=partition.wide)
+            self.report.rows[partition.table] += fresh.num_rows
 
 
 class _DayCounts:

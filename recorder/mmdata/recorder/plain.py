@@ -20,7 +20,7 @@ from mmdata.datasets.schema import NARROW, TIME
 from mmdata.recorder.capture import FRAME, Line
 from mmdata.recorder.merge import Merging, chain_name
 from mmdata.recorder.records import Bbo, Depth, Record, Trade
-from mmdata.recorder.rows import BboRows, Columns, DepthRows, Layout, TradeRows
+from mmdata.recorder.rows import Columns, Layout
 from mmdata.recorder.venues.binance import _kernel as k
 
 _LONGEST_MESSAGE = 1 << 13  # levels; one with more goes to the strict decoder
@@ -101,10 +101,25 @@ class PlainLines:
         state[[k.SINCE, k.UNTIL]] = span
         while True:
             ending = k.read_lines(
-                *(text, state, is_tagged, self._rule, self._watcher is not None),
-                *(self._slots, self._words, self._letters, self._conns, self._chains, self._own),
-                *(self._depth, self._levels, self._trades, self._fills, self._tickers, self._quotes),
-                *(self._kinds, self._values),
+                text,
+                state,
+                is_tagged,
+                self._rule,
+                self._watcher is not None,
+                self._slots,
+                self._words,
+                self._letters,
+                self._conns,
+                self._chains,
+                self._own,
+                self._depth,
+                self._levels,
+                self._trades,
+                self._fills,
+                self._tickers,
+                self._quotes,
+                self._kinds,
+                self._values,
             )
             if ending == k.WORD:
                 if self._learn(text[state[k.WORD_BEGIN] : state[k.WORD_END]], int(state[k.WORD_CLASS])):
@@ -127,20 +142,20 @@ class PlainLines:
         self._chains[:, k.READY] = 0
         self._conns[:] = -1
 
-    def settle(self) -> Iterator[tuple[type[DepthRows | TradeRows | BboRows], str, Columns]]:
-        """Yield kind of rows, symbol and columns (but the session) of what has gathered, and empty it."""
+    def settle(self) -> Iterator[tuple[str, str, Columns]]:
+        """Yield table, symbol and columns (but the session) of what has gathered, and empty it."""
         state = self.state
         counts = [int(state[place]) for place in (k.MESSAGES, k.TRADES, k.TICKERS)]
         tables = (self._depth, self._trades, self._tickers)
         readers = (self._depth_columns, self._trade_columns, self._ticker_columns)
-        of = (DepthRows, TradeRows, BboRows)
-        for kind, table, count, columns in zip(of, tables, counts, readers, strict=True):
+        names = ("depth", "trades", "bbo")
+        for name, table, count, columns in zip(names, tables, counts, readers, strict=True):
             whose = table[k.WHOSE, :count]
             codes = np.unique(whose).tolist()
             for code in codes:
                 own = None if len(codes) == 1 else whose == code
                 facts = table[:, :count].copy() if own is None else table[:, :count][:, own]
-                yield kind, self._symbols[code], columns(facts, own)
+                yield name, self._symbols[code], columns(facts, own)
         state[[k.MESSAGES, k.ROWS, k.TRADES, k.TICKERS]] = 0
 
     def _learn(self, word: bytes, kind: int) -> bool:

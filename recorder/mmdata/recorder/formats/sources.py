@@ -9,13 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from isal import isal_zlib
+
 from mmdata.datasets.errors import UsageError
 from mmdata.recorder.blocks import SIZE, WholeLines, ahead
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20
-_UNREADABLE = (EOFError, OSError, zlib.error)
+_PACKED = 1 << 16  # compressed bytes
+_GZIP_MEMBER = 31  # window bits, as zlib counts them: gzip's header and check sum
+_UNREADABLE = (EOFError, OSError, isal_zlib.IsalError, zlib.error)
 """What unpacking raises where a file ends early or is damaged."""
 
 
@@ -56,8 +60,37 @@ class Lines:
                 while block := bytes(stream.read(SIZE)):
                     yield block
             return
-        with gzip.open(self.path, "rb") as file:
-            yield from _gathered(iter(lambda: file.read1(SIZE), b""))
+        yield from _gathered(self._gunzipped())
+
+    def _gunzipped(self) -> Iterator[bytes]:
+        given = 0
+        try:
+            with self.path.open("rb") as file:
+                for piece in _members(iter(lambda: file.read(_PACKED), b"")):
+                    yield piece
+                    given += len(piece)
+        except _UNREADABLE:
+            # Python's own gzip is slower, and gives more of what comes before the damage.
+            with gzip.open(self.path, "rb") as file:
+                while piece := file.read1(_PACKED):
+                    if given < len(piece):
+                        yield piece[given:]
+                    given = max(given - len(piece), 0)
+
+
+def _members(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what gzip members, one behind the other, hold, as far as it can be unpacked."""
+    member = isal_zlib.decompressobj(_GZIP_MEMBER)
+    is_begun = False
+    for block in blocks:
+        while block := block if is_begun else block.lstrip(b"\0"):  # padding may stand between members
+            yield member.decompress(block)
+            is_begun = not member.eof
+            block = member.unused_data
+            if member.eof:
+                member = isal_zlib.decompressobj(_GZIP_MEMBER)
+    if is_begun:
+        raise EOFError("the last member has no end")
 
 
 def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
