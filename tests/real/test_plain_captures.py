@@ -52,5 +52,5 @@ def test_no_line_of_them_is_left_to_the_strict_reader_but_the_book(
 
     with patch.dict("mmdata.recorder.importing._PARSERS", {"hftbacktest": parse}):
         imported(tmp_path, [shared_data / name for name in SOURCES[exchange]], exchange)
-    _, *others = taken  # the first line of all is looked at for its stamp
+    _first, *others = taken  # the first line of all is looked at for its stamp
     assert [text[20:].startswith(b'{"lastUpdateId":') for text in others] == [True]

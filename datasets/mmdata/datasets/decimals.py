@@ -80,7 +80,7 @@ def greatest_divisor(values: NDArray[np.int64] | NDArray[np.object_]) -> int:
     if few == 0:
         return abs(int(np.gcd.reduce(values)))
     # What divides the first ones divides nearly always the others: one division each, no greatest divisor.
-    rest = values % few
+    rest = values - values // few * few
     return math.gcd(few, abs(int(np.gcd.reduce(rest[rest != 0]))))
 
 

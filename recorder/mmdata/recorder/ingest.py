@@ -513,8 +513,8 @@ class Ingest:
                 rows = tables.pop(largest)
                 largest_done = self._aside.submit(self._publish_table, batch, largest, rows)
                 beside.callback(largest_done.result)  # it is waited for, whatever happens to the others
-            while tables:
-                self._publish_table(batch, *tables.popitem())
+            for table in [*tables]:
+                self._publish_table(batch, table, tables.pop(table))
 
     def _publish_table(self, batch: _Batch, table: str, rows: pa.Table) -> None:
         for day, part in _by_date(rows):

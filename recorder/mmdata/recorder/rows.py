@@ -219,7 +219,7 @@ class Layout:
 
     def spread(self, columns: Columns) -> Columns:
         """Return columns of one value a message with one a row."""
-        message = pa.array(np.repeat(np.arange(len(self._rows)), self._rows))
+        message = pa.array(np.repeat(np.arange(len(self._rows), dtype=np.int32), self._rows))
         return {name: values.take(message) for name, values in columns.items()}
 
     def is_last(self) -> pa.Array:
