@@ -2,7 +2,7 @@
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
 until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
-``recover ROOT`` ingests and certifies what lies there.
+``certify ROOT`` certifies what was ingested there.
 Forks, so that nothing is imported anew.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.datasets import compact, compaction, disk
-from mmdata.recorder.segments import finish_segment, recover_all
+from mmdata.datasets.certificate import certify_ingested
+from mmdata.recorder.segments import finish_segment
 
 _CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "rmdir", "close")
 
@@ -66,8 +67,8 @@ def main(what: str, root: Path, *more: str) -> int:
     """Die at each step of one deed."""
     if what == "compact":
         return each_step(root, compact)
-    if what == "recover":
-        return each_step(root, recover_all)
+    if what == "certify":
+        return each_step(root, lambda copy: certify_ingested(copy, "binance"))
     segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"
     return each_step(root, lambda copy: finish_segment(copy, copy / segment, keep=keep))
 

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from mmdata.datasets import verify
 from mmdata.datasets.certificate.store import CERTIFICATES
+from mmdata.recorder.segments import recount, recover
 from tests.builders import spot_lines
 from tests.certified import certified, write_capture
 from tests.integration.conftest import RunningSandbox, mmdata, write_job
@@ -103,3 +105,24 @@ def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
     for verb in ("verify", "certify"):
         assert mmdata(verb, tmp_path / "none").returncode == 2
         assert mmdata(verb, tmp_path, "--date", "tomorrow").returncode == 2
+
+
+def test_what_an_earlier_run_ingested_and_could_not_certify_the_next_one_does(
+    tmp_path: Path, sandbox: Start
+) -> None:
+    root = tmp_path / "data"
+    write_capture(root)
+    recover(root, "binance")
+    assert "2 segments of binance are ingested and not certified yet" in verify(root).notes[0]
+    job = write_job(
+        tmp_path / "job.yaml",
+        root=str(root),
+        venues=[sandbox().venue("binance", ["ETHUSDT"])],
+        duration="2s",
+    )
+    run = mmdata("record", job, "--json", "--verbose")
+    assert run.returncode == 0, run.stderr
+    assert "certified 2 days of a symbol" in run.stderr
+    report = verify(root, recount=recount)
+    assert (report.differences, report.notes) == ([], [])
+    assert ("binance", "BTCUSDT", "2026-11-21") in report.verified

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ import pytest
 from mmdata.datasets import certify, compact, verify
 from mmdata.datasets.certificate import canonical, certify_ingested
 from mmdata.datasets.certificate.accounts import ACCOUNTS, read_accounts
-from mmdata.datasets.certificate.derive import Day
+from mmdata.datasets.certificate.derive import Day, derive
 from mmdata.datasets.certificate.store import certificate_path, read_certificate
 from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.recorder.lock import exchange_lock
-from mmdata.recorder.segments import capture_folder, ingest_segment, recount, recover_all
+from mmdata.recorder.segments import (
+    capture_folder,
+    finish_segment,
+    ingest_segment,
+    recount,
+    recover,
+    recover_all,
+)
 from tests.builders import HEADER, NOON
 from tests.certified import LATER, certified, write_capture
 
@@ -207,3 +215,27 @@ def test_a_damaged_one_ends_nothing_but_itself(root: Path) -> None:
     report, _ = recover_all(root)
     assert report.certified == 1
     assert "own sha256 is off" in report.failures[0]
+
+
+def test_a_day_that_is_written_to_meanwhile_is_derived_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that appears, or a compaction, between reading and publishing must not be vouched for unseen."""
+    write_capture(root, session="20261121T140000Z-cccccc", ts=NOON + 2 * 10**9)
+    waiting: list[Callable[[Path], object]] = [compact, lambda root: recover(root, "binance")]
+
+    def derive_and_interfere(*told: Any) -> Any:
+        facts = derive(*told)
+        if waiting:
+            waiting.pop()(root)
+        return facts
+
+    for path in sorted(capture_folder(root, "binance").glob("*cccccc/000000.cap")):
+        finish_segment(root, path, keep=True)
+    monkeypatch.setattr("mmdata.datasets.certificate.certifying.derive", derive_and_interfere)
+    report = certify_ingested(root, "binance")
+    assert waiting == []
+    assert report.failures == []
+    monkeypatch.undo()
+    assert recover_all(root)[0].failures == []
+    assert verify(root, recount=recount).differences == []

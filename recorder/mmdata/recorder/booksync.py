@@ -88,6 +88,11 @@ class BookSync:
         self._buffer.append(message)
         return _NOTHING if self._snapshot is None else self._splice()
 
+    def went_on(self, last_id: int) -> None:
+        """Say that messages up to ``last_id`` continued a book that is `synced`, as `receive` would find."""
+        self.book_id = self._tail = last_id
+        self._low = NO_ID
+
     def receive_snapshot(self, last_id: int) -> Sequence[Action]:
         """Take the id of a REST snapshot that was asked for."""
         if self.synced or not self._chain.spliced:
@@ -176,6 +181,11 @@ class TradeChain:
         self._low: tuple[int, int] | None = None
         self._cause = "missing"
 
+    @property
+    def last_id(self) -> int:
+        """Id of the newest trade of the chain; NO_ID: there was none yet."""
+        return NO_ID if self._last is None else self._last
+
     def receive(self, first_id: int, last_id: int) -> Sequence[Action]:
         """Take the ids of the next trade or aggregate."""
         before, low = self._last, self._low
@@ -183,10 +193,10 @@ class TradeChain:
             if low is None or first_id != low[1] + 1:
                 self._low = (first_id, last_id)
                 return _NOTHING
-            self._went_on(last_id)
+            self.went_on(last_id)
             return (Note("gap", before, low[0], {"cause": "reset"}),)
         cause = self._cause
-        self._went_on(last_id)
+        self.went_on(last_id)
         if before is None or first_id <= before + 1:
             return _NOTHING
         return (Note("gap", before, first_id, {"cause": cause}),)
@@ -195,7 +205,8 @@ class TradeChain:
         """Say that the stream ended: the next hole is its doing."""
         self._cause = "disconnect"
 
-    def _went_on(self, last_id: int) -> None:
+    def went_on(self, last_id: int) -> None:
+        """Say that trades up to ``last_id`` continued the chain, as `receive` would find."""
         self._last, self._low, self._cause = last_id, None, "missing"
 
 

@@ -79,6 +79,11 @@ class Merge:
             *([*self._missing.spans], skipped, dict(self._fallen)),
         )
 
+    def went_on(self, head: int, leader: int, low: int, own: Mapping[int, int]) -> None:
+        """Take over what a kernel, that judges as `enters` does, came to; see `MergeState` for the rest."""
+        self.head, self.leader, self._low = head, leader, low
+        self._own = dict(own)
+
     def enters(
         self, conn: int, last_id: int, prev_id: int, is_snapshot: bool = False, ts_recv: int = 0
     ) -> bool:
@@ -258,6 +263,10 @@ class Merging:
         return merge.enters(
             conn, NO_ID if last_id is None else last_id, NO_ID if prev_id is None else prev_id, is_snapshot
         )
+
+    def of(self, name: str) -> Merge | None:
+        """Return the merge of a chain, by its `chain_name`; None: it has had no message yet."""
+        return self._merges.get(name)
 
     def leave(self, conn: int) -> None:
         """Say that a connection has ended."""

@@ -25,6 +25,7 @@ from mmdata.recorder.capture import (
     Segment,
     cut_torn_line,
     format_event,
+    parse_line,
     read_segment,
 )
 from mmdata.recorder.ingest import Ingest, IngestReport
@@ -79,8 +80,11 @@ def _take_segment(root: Path, path: Path, *, dry: bool) -> tuple[Ingest, Segment
         )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
     ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges, dry=dry)
-    for line in segment.lines:
-        ingest.take(line)
+    number = header.first_frame
+    for text in segment.texts():
+        number = ingest.take_lines(
+            text, number, lambda at, line: ingest.take(parse_line(at, line)), is_tagged=True
+        )
     ingest.flush()
     return ingest, segment
 

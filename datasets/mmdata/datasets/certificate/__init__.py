@@ -3,8 +3,8 @@
 ``docs/certificate.md`` is the format.
 """
 
-from mmdata.datasets.certificate.certify import CertifyReport, certify, certify_ingested
-from mmdata.datasets.certificate.verify import Difference, Recount, VerifyReport, verify
+from mmdata.datasets.certificate.certifying import CertifyReport, certify, certify_ingested
+from mmdata.datasets.certificate.verifying import Difference, Recount, VerifyReport, verify
 
 __all__ = [
     "CertifyReport",

@@ -141,17 +141,16 @@ class _Words(_Streams):
         self._put(0, begins + row)
         self._put(1, own)
         self._put(2, pc.binary_length(told).to_numpy(zero_copy_only=False).astype(np.int64))
-        self._put(3, b"".join(word.as_py().encode() for word in told) if len(told) < 64 else _joined(told))
+        self._put(3, _joined(told))
 
 
 def _joined(words: pa.Array) -> bytes:
     """Return strings one behind the other."""
-    words = pa.concat_arrays([words])  # offsets from 0
-    _, offsets, data = words.buffers()
-    if data is None:
+    if not len(words):
         return b""
-    bounds = np.frombuffer(offsets, np.int32)
-    return bytes(data[int(bounds[words.offset]) : int(bounds[words.offset + len(words)])])
+    _, offsets, data = words.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[words.offset : words.offset + len(words) + 1]
+    return b"" if data is None else bytes(data[int(bounds[0]) : int(bounds[-1])])
 
 
 class _Exact(_Streams):

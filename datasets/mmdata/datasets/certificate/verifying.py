@@ -9,7 +9,7 @@ from typing import Any
 
 from mmdata.datasets.certificate.accounts import ACCOUNTS, Account, DayAccount, Lines
 from mmdata.datasets.certificate.canonical import Facts, derived
-from mmdata.datasets.certificate.certify import account_lines, in_order, list_days, unbalanced
+from mmdata.datasets.certificate.certifying import account_lines, in_order, list_days, unbalanced
 from mmdata.datasets.certificate.derive import (
     Day,
     derive,

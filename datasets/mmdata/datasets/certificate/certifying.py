@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
@@ -222,15 +223,18 @@ def _certify_day(root: Path, day: Day, accounts: Iterable[Account], report: Cert
             facts = derive(root, day)
         except ReplacedError:
             continue
+        if _stamps(root, day) != before:
+            continue
         _require_borne_out(day, old, facts)
         facts["accounting"] = _accounting(day, old, accounts)
-        report.warnings += [f"{day}: {sentence}" for sentence in unbalanced(facts)]
-        if old is not None and derived(old) == facts:
-            return False
-        with symbol_lock(root, day.exchange, day.symbol):
-            if _stamps(root, day) == before and read_certificate(root, day) == old:
+        as_before = old is not None and derived(old) == facts
+        if not as_before:
+            with symbol_lock(root, day.exchange, day.symbol):
+                if _stamps(root, day) != before or read_certificate(root, day) != old:
+                    continue
                 write_certificate(root, day, seal({**facts, MADE: _made()}))
-                return True
+        report.warnings += [f"{day}: {sentence}" for sentence in unbalanced(facts)]
+        return not as_before
     raise ReplacedError(f"{day}: is written to; it is certified when that is over")
 
 
@@ -238,8 +242,9 @@ def _stamps(root: Path, day: Day) -> dict[str, tuple[int, int, int]]:
     """Return the files of a day, with what changes when they do."""
     found = {}
     for name, path in list_files(root, day).items():
-        told = path.stat()
-        found[name] = (told.st_ino, told.st_size, told.st_mtime_ns)
+        with contextlib.suppress(FileNotFoundError):  # it has just been replaced: that shows, too
+            told = path.stat()
+            found[name] = (told.st_ino, told.st_size, told.st_mtime_ns)
     return found
 
 
