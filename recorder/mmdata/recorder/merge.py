@@ -42,7 +42,7 @@ class MergeState(msgspec.Struct, frozen=True, array_like=True):
     skipped: dict[int, list[Span]] = {}
     """By connection: ids below its last that it has not brought."""
     fallen: dict[int, int] = {}
-    """By connection whose newest messages are below the head, as of a new count, or a repeat: where it was."""
+    """By connection whose newest messages are a new count, or repeats: the last id that it fell from."""
 
 
 class Merge:
@@ -79,9 +79,9 @@ class Merge:
             *([*self._missing.spans], skipped, dict(self._fallen)),
         )
 
-    def went_on(self, head: int, leader: int, low: int, own: Mapping[int, int]) -> None:
+    def went_on(self, head: int, leader: int, own: Mapping[int, int]) -> None:
         """Take over what a kernel, that judges as `enters` does, came to; see `MergeState` for the rest."""
-        self.head, self.leader, self._low = head, leader, low
+        self.head, self.leader = head, leader
         self._own = dict(own)
 
     def enters(
@@ -167,10 +167,10 @@ class Merge:
         Its ids are ahead of the chain, and yet nothing that another connection owes.
         """
         middle = (self._old + self.head) // 2
-        if max(self._own.values()) <= middle and before <= middle:
-            self._old = NO_ID  # all count anew
-        if NO_ID < before <= middle:
-            return False  # it counts anew already
+        if NO_ID < before <= middle:  # it counts anew already
+            if max(self._own.values()) <= middle:
+                self._old = NO_ID  # and so do all others
+            return False
         if last_id <= middle:
             return before != NO_ID and last_id <= self.head
         # Beyond everything that was brought, and nobody else counts anew: they did not begin anew at all.
