@@ -151,6 +151,37 @@ def test_nothing_enters_twice_in_whatever_order_the_legs_bring_it(
     assert len({*entered}) == len(entered)
 
 
+@given(
+    before=st.lists(st.integers(1, 5), min_size=1, max_size=20),
+    after=st.lists(st.integers(1, 5), min_size=3, max_size=20),
+    down=st.integers(200, 1_000_000),
+    rule=st.sampled_from([RANGE, LINKED]),
+    legs=st.integers(2, 3),
+    seed=st.integers(0, 2**32),
+)
+def test_a_new_count_of_ids_is_followed_whoever_is_behind(
+    before: list[int], after: list[int], down: int, rule: int, legs: int, seed: int
+) -> None:
+    """Legs that are behind bring the end of the old count when another has begun the new one."""
+    draw = random.Random(seed)
+    old = chained(before)
+    head = old[-1][0] - down
+    messages = [*old, *((last - 100 + head, prev - 100 + head) for last, prev in chained(after))]
+    if rule == LINKED:  # a maintenance reset, which the venue links to what came before
+        messages[len(old)] = (messages[len(old)][0], old[-1][0])
+    merge = ingest = Merge(rule, MergeState(head=100, leader=0, own=dict.fromkeys(range(legs), 100)))
+    entered = []
+    for conn, message in interleaved(draw, dict.fromkeys(range(legs), messages)):
+        if draw.random() < 0.1:  # a new segment begins: ingest knows no more than its header says
+            ingest = Merge(rule, msgspec.json.decode(msgspec.json.encode(merge.state()), type=MergeState))
+        enters = merge.enters(conn, *message)
+        assert ingest is merge or ingest.enters(conn, *message) == enters
+        if enters:
+            entered.append(message)
+    assert entered == messages
+    assert not merge.is_owed
+
+
 def test_trade_that_comes_late_on_the_leading_leg_was_brought_by_the_other() -> None:
     merge = Merge(RANGE)
     assert [merge.enters(0, 4, 3), merge.enters(1, 4, 3)] == [True, False]
@@ -216,6 +247,42 @@ def test_a_new_count_is_followed_when_a_message_is_missing_at_its_beginning() ->
         False,
         True,
     ]
+
+
+def test_what_a_leg_behind_brings_of_the_old_count_is_no_message_ahead_of_the_new_one() -> None:
+    """Seen in a fault run: a leg had stalled when the ids began anew, and seemed to be owed them for ever."""
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(0, 510, 500), merge.enters(0, 520, 510)] == [True, True]
+    assert [merge.enters(0, 5, 1), merge.enters(0, 9, 5)] == [True, True]
+    assert [merge.enters(1, *ids) for ids in ((510, 500), (520, 510), (5, 1), (9, 5))] == [False] * 4
+    assert not merge.is_owed
+    assert [merge.enters(1, 12, 9), merge.enters(0, 12, 9), merge.enters(0, 15, 12)] == [True, False, True]
+
+
+def test_quotes_of_the_old_count_do_not_replace_those_of_the_new_one() -> None:
+    merge = Merge(RANGE)
+    quotes = [(0, 500), (1, 500), (0, 510), (0, 300), (0, 305), (1, 510), (1, 300), (1, 305), (1, 306)]
+    entered = [(conn, last_id) for conn, last_id in quotes if merge.enters(conn, last_id, NO_ID)]
+    assert entered == [(0, 500), (0, 510), (0, 300), (0, 305), (1, 306)]
+
+
+def test_a_new_count_is_followed_on_the_leg_that_had_begun_it_before_the_leader_ended() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(1, 5, 1), merge.enters(1, 9, 5)] == [False, False]  # left to the leader
+    merge.leave(0)
+    assert [merge.enters(1, 12, 9), merge.enters(1, 15, 12)] == [True, True]
+
+
+def test_count_that_only_seemed_to_begin_anew_goes_on_where_it_was() -> None:
+    """The venue repeats two messages on the leading leg, which ends then."""
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(0, 510, 500), merge.enters(1, 510, 500)] == [True, False]
+    assert [merge.enters(0, 490, 480), merge.enters(0, 500, 490)] == [True, True]
+    merge.leave(0)
+    assert merge.enters(1, 520, 510)
 
 
 def test_a_new_count_of_quotes_is_followed_though_nothing_links_them() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
 from unittest.mock import patch
 
 from hypothesis import example, given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmdata.recorder.capture import Event, format_event, format_frame
 from tests.builders import NOON
-from tests.plain import KINDS, Steps, capture, imported, same
+from tests.plain import KINDS, Steps, capture, imported, message, same
 from tests.property.test_skim import binance, texts
 
 steps = st.lists(
@@ -54,6 +56,28 @@ def test_messages_enter_as_the_merge_of_the_connections_says(
         lines.insert(data.draw(st.integers(0, len(lines))), event)
     with patch("mmdata.recorder.ingest._SETTLE_ROWS", data.draw(st.sampled_from([1, 3, 1000]))):
         same(exchange, lines)
+
+
+@given(
+    exchanges,
+    st.sampled_from(KINDS),
+    st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=2, max_size=3),
+    st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=60)
+def test_legs_are_merged_alike_when_ids_are_lost_and_begin_anew(
+    exchange: str, kind: str, brought: list[list[bool]], draw: random.Random
+) -> None:
+    ids = [*pairwise(range(1000, 1014, 2)), *pairwise(range(100, 114, 2))]
+    frames = [message(kind, "BTCUSDT", last, prev, usdm=exchange == "binance-usdm") for prev, last in ids]
+    legs = [iter([f for f, is_brought in zip(frames, own, strict=True) if is_brought]) for own in brought]
+    order = [conn for conn, own in enumerate(brought) for _ in range(sum(own))]
+    draw.shuffle(order)
+    lines = [(conn, next(legs[conn])) for conn in order]
+    same(
+        exchange,
+        [format_frame(NOON + at, conn, text, is_text=True)[:-1] for at, (conn, text) in enumerate(lines)],
+    )
 
 
 @given(exchanges, steps, st.sets(st.integers(0, 60)), st.integers(-1, 60), st.sampled_from([1, 4, 1000]))

@@ -134,6 +134,18 @@ def test_trade_that_comes_late_or_again_leaves_the_chain_where_it_is() -> None:
     assert list(trades.receive(13, 13)) == []
 
 
+def test_late_trades_that_follow_each_other_into_a_hole_begin_no_new_count() -> None:
+    trades = TradeChain()
+    trades.receive(7, 9)
+    assert list(trades.receive(13, 13)) == [Note("gap", 9, 13, {"cause": "missing"})]
+    assert [*trades.receive(10, 10), *trades.receive(11, 11), *trades.receive(12, 12)] == []
+    assert list(trades.receive(14, 14)) == []
+    assert list(trades.receive(3, 3)) == []
+    assert list(trades.receive(4, 4)) == [Note("gap", 14, 3, {"cause": "reset"})]
+    # The old count's hole does not reach into the new one.
+    assert list(trades.receive(10, 10)) == [Note("gap", 4, 10, {"cause": "missing"})]
+
+
 def test_two_trades_below_the_last_that_follow_each_other_begin_a_new_count() -> None:
     trades = TradeChain()
     trades.receive(7, 9)

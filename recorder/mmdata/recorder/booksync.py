@@ -9,10 +9,11 @@ demand an unbroken chain. OKX: the stream's own snapshot starts the book; after 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, ChainRule, bridges, classify
+from mmdata.datasets.chain import BREAKS, CONTINUES, MOST_HOLES, NO_ID, REPEAT, ChainRule, bridges, classify
 
 
 class Ask(NamedTuple):
@@ -172,11 +173,16 @@ class BookSync:
 class TradeChain:
     """The chain of one symbol's trade ids: notes the trades that are missing.
 
-    A trade that comes late, or again, leaves the chain where it is: its hole is on record already. Two such
-    that follow each other tell that the venue counts anew; nobody knows what was traded in between.
+    The rule, which whoever derives holes from a dataset keeps, too: a trade beyond the one expected next
+    leaves a hole. One that comes late, into one of the newest `MOST_HOLES` holes of this count of ids,
+    changes nothing: its hole is on record already. Any other at or below the highest id comes again, and
+    changes nothing either; but two of those that follow each other tell that the venue counts anew, and
+    nobody knows what was traded in between.
     """
 
     def __init__(self) -> None:
+        self._holes: deque[tuple[int, int]] = deque(maxlen=MOST_HOLES)
+        """The last id before each, and the first after."""
         self._last: int | None = None
         self._low: tuple[int, int] | None = None
         self._cause = "missing"
@@ -190,15 +196,19 @@ class TradeChain:
         """Take the ids of the next trade or aggregate."""
         before, low = self._last, self._low
         if before is not None and last_id <= before:
+            if any(after < first_id and last_id < until for after, until in self._holes):
+                return _NOTHING
             if low is None or first_id != low[1] + 1:
                 self._low = (first_id, last_id)
                 return _NOTHING
             self.went_on(last_id)
+            self._holes.clear()
             return (Note("gap", before, low[0], {"cause": "reset"}),)
         cause = self._cause
         self.went_on(last_id)
         if before is None or first_id <= before + 1:
             return _NOTHING
+        self._holes.append((before, first_id))
         return (Note("gap", before, first_id, {"cause": cause}),)
 
     def disconnected(self) -> None:

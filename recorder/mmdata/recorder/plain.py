@@ -239,7 +239,7 @@ class PlainLines:
             assert merge is not None
             conns = self._conns.tolist()
             own = {conns[slot]: last for slot, last in enumerate(self._own[chain].tolist()) if last != NO_ID}
-            merge.went_on(facts[k.HEAD], conns[facts[k.LEADER]], facts[k.LOW], own)
+            merge.went_on(facts[k.HEAD], conns[facts[k.LEADER]], own)
         if facts[k.READY] and facts[k.WENT_ON]:
             assert self._watcher is not None
             self._watcher.went_on(self._record(chain), facts[k.TAIL])
@@ -259,11 +259,11 @@ class PlainLines:
         for conn, last_id in state.own.items():
             self._own[chain, slots[conn]] = last_id
         tail = NO_ID if self._watcher is None else self._watcher.proven_id(record)
-        facts[[k.READY, k.HEAD, k.LEADER, k.LOW, k.TAIL]] = (
+        facts[[k.READY, k.HEAD, k.LEADER, k.IS_EVEN, k.TAIL]] = (
             1,
             state.head,
             slots[state.leader],
-            state.low,
+            state.head >= state.old and not state.fallen,
             tail,
         )
 

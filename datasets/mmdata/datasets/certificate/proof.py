@@ -11,6 +11,7 @@ what is no such message is looked at by itself.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from mmdata.datasets.chain import (
     BREAKS,
     CONTINUES,
     LINKED,
+    MOST_HOLES,
     NO_ID,
     RANGE,
     REPEAT,
@@ -375,6 +377,8 @@ class TradeChain:
     """Trades at or below ids that were there: late, again, or counted anew."""
     _top: int | None = None
     _low: tuple[int, int] | None = None
+    _open: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MOST_HOLES))
+    """Holes that a trade may still come into: the last id before, the first after."""
 
     def take(self, first: Ints, last: Ints, known: Mapping[tuple[int | None, int | None], str]) -> None:
         """Take the next trades' ids, NO_ID where there is none; ``known`` are causes of recorded gaps."""
@@ -387,34 +391,37 @@ class TradeChain:
         self.last_id = int(last[-1])
         odd = np.flatnonzero(np.concatenate(([True], first[1:] != last[:-1] + 1)))
         for begin, end in zip(odd.tolist(), [*odd[1:].tolist(), len(first)], strict=True):
-            self._take_run(int(first[begin]), last[begin:end][:2].tolist(), int(last[end - 1]), known)
+            self._take_run(first[begin:end], last[begin:end], known)
 
-    def _take_run(
-        self,
-        first: int,
-        lasts: list[int],
-        end: int,
-        known: Mapping[tuple[int | None, int | None], str],
+    def _take_run(self, first: Ints, last: Ints, known: Mapping[tuple[int | None, int | None], str]) -> None:
+        """Take trades that follow one another."""
+        at = 0
+        while at < len(last) and self._top is not None and last[at] <= self._top:
+            self._take_low(self._top, int(first[at]), int(last[at]), known)
+            at += 1
+        if at == len(last):
+            return
+        top, begin = self._top, int(first[at])
+        if top is not None and begin > top + 1:
+            self.missing += begin - top - 1
+            self.holes.append((top, begin, known.get((top, begin), "unrecorded")))
+            self._open.append((top, begin))
+        self._top, self._low = int(last[-1]), None
+
+    def _take_low(
+        self, top: int, first: int, last: int, known: Mapping[tuple[int | None, int | None], str]
     ) -> None:
-        """Take trades that follow one another: where the first begins, the first two and the last end."""
-        top = self._top
-        if top is not None and lasts[0] <= top:
-            # Two that follow each other below what was there: the venue counts anew.
-            follows = self._low is not None and first == self._low[1] + 1
-            if not follows and (len(lasts) == 1 or lasts[1] > top):
-                self.late += 1
-                if len(lasts) == 1:
-                    self._low = (first, lasts[0])
-                else:  # it reaches what was there, and they go on
-                    self._top, self._low = end, None
-                return
-            begun = self._low[0] if follows and self._low is not None else first
-            self.late += not follows
+        """Take a trade at or below ids that were there, as the recorder does (`booksync.TradeChain`)."""
+        late = any(after < first and last < until for after, until in self._open)
+        if not late and self._low is not None and first == self._low[1] + 1:
+            begun = self._low[0]
             self.holes.append((top, begun, known.get((top, begun), "reset")))
-        elif top is not None and first > top + 1:
-            self.missing += first - top - 1
-            self.holes.append((top, first, known.get((top, first), "unrecorded")))
-        self._top, self._low = end, None
+            self._top, self._low = last, None
+            self._open.clear()
+            return
+        self.late += 1
+        if not late:
+            self._low = (first, last)
 
 
 _FINE = 5  # bits: a bucket is 1/32 of its power of two, so a quantile is told to about 3 %

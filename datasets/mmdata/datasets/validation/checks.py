@@ -6,6 +6,7 @@ Each returns what it found as plain indices and numbers; `run` puts sentences to
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import DIFF, GAP_OPEN, REPLACE, SESSION
 from mmdata.datasets.book import Book, Tops
-from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, classify
+from mmdata.datasets.chain import BREAKS, CONTINUES, MOST_HOLES, NO_ID, classify
 from mmdata.datasets.decimals import shortest
 from mmdata.datasets.market import NO_TIME, Market
 from mmdata.datasets.validation.report import Latency
@@ -100,8 +101,7 @@ class IdSteps(NamedTuple):
 def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
     """Compare each trade's ids with the highest before it, in order of arrival; NO_ID is passed over.
 
-    The recorder notes holes by the same rule (`mmdata.recorder.booksync.TradeChain`): what comes late or
-    again leaves the chain where it is, and two that follow each other below it begin a new count.
+    The rule is that of the recorder, which notes holes by it (`mmdata.recorder.booksync.TradeChain`).
     """
     known = np.flatnonzero(first_id != NO_ID)
     first, last = first_id[known], last_id[known]
@@ -109,21 +109,31 @@ def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
     again = np.ones(len(known), np.bool_)
     again[first_seen] = False
     holes, before, late, back = [], [], [], []
+    spans: deque[tuple[int, int]] = deque(maxlen=MOST_HOLES)
     # Within a run each trade continues the one before it.
     begins = np.flatnonzero(first[1:] != last[:-1] + 1) + 1
     top = int(last[begins[0] - 1]) if begins.size else 0
+    low = -1
     for begin, end in pairwise([*begins.tolist(), len(known)]):
-        if last[begin] <= top:
-            if begin + 1 == end or last[begin + 1] > top:
-                late += [] if again[begin] else [begin]
-                if begin + 1 == end:
-                    continue
+        at = begin
+        while at < end and last[at] <= top:
+            is_late = any(after < first[at] and last[at] < until for after, until in spans)
+            if not is_late and low >= 0 and first[at] == last[low] + 1:
+                back.append(low)
+                top, low = int(last[at]), -1
+                spans.clear()
             else:
-                back.append(begin)
-        elif first[begin] > top + 1:
-            holes.append(begin)
+                late.append(at)
+                low = low if is_late else at
+            at += 1
+        if at == end:
+            continue
+        if first[at] > top + 1:
+            holes.append(at)
             before.append(top)
-        top = int(last[end - 1])
+            spans.append((top, int(first[at])))
+        top, low = int(last[end - 1]), -1
+    late = [at for at in late if not again[at] and at not in {*back}]
     places = [known[np.array(chosen, np.int64)] for chosen in (holes, late, back)]
     return IdSteps(places[0], np.array(before, np.int64), known[again], places[1], places[2])
 

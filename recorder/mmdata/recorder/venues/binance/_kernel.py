@@ -45,7 +45,7 @@ TICKER_ID = 6
 TICKER_COLUMNS = 7
 
 # Columns of `chains`: what the machines know of a chain, while `READY`; see `Plain` in `plain.py`.
-READY, HEAD, LEADER, LOW, TAIL, ADVANCED, WENT_ON = range(7)
+READY, HEAD, LEADER, IS_EVEN, TAIL, ADVANCED, WENT_ON = range(7)
 CHAIN_COLUMNS = 7
 
 # Columns of `words`: a word's class, where its letters are, what it means (-1: nothing that a table holds).
@@ -448,11 +448,15 @@ def read_lines(
         if chains[chain, READY] == 0 or own_slot == len(conns) or head == NO_ID:
             return JUDGE
         leader = chains[chain, LEADER]
-        enters = True
+        before = own[chain, own_slot]
+        # Nothing was skipped, nothing comes late or again, no connection is in another count of ids.
+        is_plain = before != NO_ID and before < last_id and prev_id in (NO_ID, before)
         if own_slot == leader and prev_id == head and last_id > prev_id:
-            pass
+            enters = True
+        elif not is_plain or chains[chain, IS_EVEN] == 0:
+            return JUDGE
         elif last_id > head and prev_id <= head:
-            chains[chain, LOW] = NO_ID
+            enters = True
         elif last_id <= head and own_slot != leader and own[chain, leader] != NO_ID:
             enters = False
         else:
