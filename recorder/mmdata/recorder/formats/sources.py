@@ -19,7 +19,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes
 _GZIP_MEMBER = 31  # window bits, as zlib counts them: gzip's header and check sum
-_UNREADABLE = (EOFError, OSError, isal_zlib.IsalError, zlib.error)
+# The library's stubs call its error an instance.
+_UNREADABLE: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, isal_zlib.IsalError)  # type: ignore[assignment]
 """What unpacking raises where a file ends early or is damaged."""
 
 
