@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmdata.datasets.contents import catalog
+
+    from mmdata.datasets.aggregation import bars
     from mmdata.datasets.compaction import compact
-    from mmdata.datasets.reading import scan
+    from mmdata.datasets.frames import books, iter_books
+    from mmdata.datasets.proofs import segments
+    from mmdata.datasets.reading import scan, trades
     from mmdata.datasets.validation import validate
 
-__all__ = ["compact", "scan", "validate"]
+__all__ = ["bars", "books", "catalog", "compact", "iter_books", "scan", "segments", "trades", "validate"]
 
 _HOMES = {
+    "bars": "mmdata.datasets.aggregation",
+    "books": "mmdata.datasets.frames",
+    "catalog": "mmdata.datasets.contents",
     "compact": "mmdata.datasets.compaction",
+    "iter_books": "mmdata.datasets.frames",
     "scan": "mmdata.datasets.reading",
+    "segments": "mmdata.datasets.proofs",
+    "trades": "mmdata.datasets.reading",
     "validate": "mmdata.datasets.validation",
 }
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stores import Place, open_parquet, read_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,16 +62,15 @@ def _decode(text: bytes) -> list[Stretch]:
     return stretches
 
 
-def read_stretches(path: Path) -> list[Stretch]:
+def read_stretches(path: Place) -> list[Stretch]:
     """Return what a compacted file is made of, in the order of its rows.
 
     DatasetError: it is damaged, or does not say. FileNotFoundError: it has just been replaced.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return _decode(pq.read_metadata(path).metadata[PARTS_KEY.encode()])
+        return _decode(read_footer(path).metadata[PARTS_KEY.encode()])
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
@@ -87,7 +86,6 @@ def stretches_of(part: Part) -> list[Stretch]:
     DatasetError: the footer cannot be read. FileNotFoundError: the file has just been replaced.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if part.rows is not None or part.session == COMPACTED:
         known = read_stretches(part.path)
@@ -95,7 +93,7 @@ def stretches_of(part: Part) -> list[Stretch]:
         offsets = accumulate((stretch.rows for stretch in known), initial=0)
         return [stretch for stretch, at in zip(known, offsets, strict=False) if part.offset <= at < end]
     try:
-        footer = pq.read_metadata(part.path)
+        footer = read_footer(part.path)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
@@ -129,9 +127,7 @@ _OF_THE_FILE = (b"mmdata.schema_version", b"mmdata.exchange", b"mmdata.symbol", 
 
 def row_groups(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a part, a row group at a time. KeyError: a column is not in the file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(part.path) as file:
+    with open_parquet(part.path) as file:
         missing = {*(columns or ())} - {*file.schema_arrow.names}
         if missing:
             raise KeyError(", ".join(sorted(missing)))
