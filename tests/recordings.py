@@ -72,7 +72,7 @@ class Recording:
         self._message(levels, first, prev, is_snapshot=False)
         if self._lost and first % 3:  # else a break that nobody noted
             next_id = first if self.exchange == "binance" else prev
-            self._event("gap", self._noted, next_id, {"cause": "missing"})
+            self.event("gap", self._noted, next_id, cause="missing")
         self._lost = False
         self._noted = self._id
 
@@ -98,7 +98,7 @@ class Recording:
 
     def disconnect(self, levels: list[tuple[str, int, int]]) -> None:
         """Lose the connection, and what changes meanwhile."""
-        self._event("gap", self._noted, None, {"cause": "disconnect"})
+        self.event("gap", self._noted, cause="disconnect")
         self._change(levels)
         self._lost = False
 
@@ -117,6 +117,11 @@ class Recording:
     def instrument(self, tick: Decimal, lot: Decimal, source: str = "venue") -> None:
         """Be told tick and lot."""
         self._add("instruments", [self._key() | {"source": source, "tick_size": tick, "lot_size": lot}])
+
+    def event(self, kind: str, last_id: int | None = None, next_id: int | None = None, **detail: str) -> None:
+        """Note something about the book."""
+        told = {"kind": kind, "channel": "depth", "last_id": last_id, "next_id": next_id}
+        self._add("events", [self._key() | told | {"detail": json.dumps(detail)}])
 
     def part(self) -> None:
         """Publish what was received so far."""
@@ -149,10 +154,6 @@ class Recording:
 
     def _exact(self, side: str, price: int, size: int) -> dict[str, Decimal]:
         return {"price": self.tick * (price + 10 * (side == "ask")), "size": self.lot * size}
-
-    def _event(self, kind: str, last_id: int, next_id: int | None, detail: dict[str, str]) -> None:
-        told = {"kind": kind, "channel": "depth", "last_id": last_id, "next_id": next_id}
-        self._add("events", [self._key() | told | {"detail": json.dumps(detail)}])
 
     def _key(self) -> dict[str, Any]:
         self._frame += 1

@@ -104,7 +104,7 @@ def read(root: str, exchange: str, within: tuple[int, int] | None, **how: Any) -
             )
             for side in ("bid", "ask")
         )
-        found.append((row["ts_recv"], row["valid"], *sides))  # type: ignore[arg-type]
+        found.append((row["ts_recv"], row["valid"], *sides))
     return found
 
 
@@ -125,7 +125,8 @@ def test_books_at_an_interval_are_those_known_at_each_multiple_of_it(
 ) -> None:
     with TemporaryDirectory() as root:
         market = recorded(root, exchange, steps)
-        expected = sampled(market, *(within or (None, None)), ms * MS)
+        begin, end = within or (None, None)
+        expected = sampled(market, begin, end, ms * MS)
         assert read(root, exchange, within, every=f"{ms}ms") == expected
 
 
@@ -168,9 +169,9 @@ def test_bars_are_a_fold_over_decimals(
 ) -> None:
     with TemporaryDirectory() as root:
         recording = Recording(Path(root), tick=Decimal(tick), lot=lot)
-        for number, (ms, side, price, size) in enumerate(trades):
+        for number, (ms, side, ticks, lots) in enumerate(trades):
             recording.now += ms * MS
-            recording.trade(number, side, price, size)
+            recording.trade(number, side, ticks, lots)
         recording.part()
         frame = bars(root, exchange="binance", symbol="BTCUSDT", every="2s")
     expected: dict[int, dict[str, Any]] = {}
@@ -179,7 +180,9 @@ def test_bars_are_a_fold_over_decimals(
         now += ms * MS
         price, size = ticks * Decimal(tick), lots * lot
         bar = now // (2000 * MS) * 2000 * MS
-        own = expected.setdefault(bar, {"prices": [], "buy": 0, "sell": 0, "paid": 0})
+        own = expected.setdefault(
+            bar, {"prices": [], "buy": Decimal(0), "sell": Decimal(0), "paid": Decimal(0)}
+        )
         own["prices"].append(price)
         own[side] += size
         own["paid"] += price * size

@@ -38,7 +38,7 @@ from mmdata.datasets.times import Moment, duration_ns, span
 
 Ints = NDArray[np.int64]
 Layout = Literal["long", "wide"]
-_NUMBERS = 1 << 20  # in the arrays that the kernel fills; a frame of 10 levels has 40
+_ROOM = 1 << 15  # books in the arrays that the kernel fills
 _ATTEMPTS = 5  # at collecting what is being compacted
 _SIDES = ("bid", "ask")
 
@@ -191,7 +191,7 @@ class _Teller:
     """The kernel's arrays and where it stands."""
 
     def __init__(self, depth: int, begin: int | None, stop: int | None, every: int) -> None:
-        room = max(_NUMBERS // (4 * depth), 256)
+        room = _ROOM
         self.frames = Frames(
             time=np.empty(room, np.int64),
             event=np.empty(room, np.int64),
