@@ -5,17 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmdata.datasets.aggregation import bars
     from mmdata.datasets.certificate import certify, verify
     from mmdata.datasets.compaction import compact
-    from mmdata.datasets.reading import scan
+    from mmdata.datasets.contents import catalog
+    from mmdata.datasets.frames import books, iter_books
+    from mmdata.datasets.proofs import segments
+    from mmdata.datasets.reading import scan, trades
     from mmdata.datasets.validation import validate
 
-__all__ = ["certify", "compact", "scan", "validate", "verify"]
+__all__ = [
+    "bars",
+    "books",
+    "catalog",
+    "certify",
+    "compact",
+    "iter_books",
+    "scan",
+    "segments",
+    "trades",
+    "validate",
+    "verify",
+]
 
 _HOMES = {
+    "bars": "mmdata.datasets.aggregation",
+    "books": "mmdata.datasets.frames",
+    "catalog": "mmdata.datasets.contents",
     "certify": "mmdata.datasets.certificate",
     "compact": "mmdata.datasets.compaction",
+    "iter_books": "mmdata.datasets.frames",
     "scan": "mmdata.datasets.reading",
+    "segments": "mmdata.datasets.proofs",
+    "trades": "mmdata.datasets.reading",
     "validate": "mmdata.datasets.validation",
     "verify": "mmdata.datasets.certificate",
 }

@@ -39,6 +39,7 @@ from mmdata.datasets.layout import (
 from mmdata.datasets.locks import compaction_lock, symbol_lock
 from mmdata.datasets.publish import ROW_GROUP, encoding, facts_of, verify_rows
 from mmdata.datasets.schema import TABLES, arrow_schema
+from mmdata.datasets.stores import Root, local_root
 from mmdata.datasets.stretches import COMPACTED, PARTS_KEY, Stretch, encode, row_groups, stretches_of
 from mmdata.datasets.writing import written_from
 
@@ -108,7 +109,7 @@ class CompactionReport:
 
 
 def compact(
-    root: Path,
+    root: Root,
     *,
     exchange: str | None = None,
     symbol: str | None = None,
@@ -123,27 +124,29 @@ def compact(
     ``wait`` says whether to wait for another compaction of the dataset. ``progress`` is called with each
     day's name when its turn comes.
 
-    UsageError: no such dataset, a date that is none, another compaction is under way. DiskError: the disk
-    is full or cannot be written, or its file system cannot swap two folders; every day is whole then.
+    UsageError: no such dataset, or one in an object store, a date that is none, another compaction is under
+    way. DiskError: the disk is full or cannot be written, or its file system cannot swap two folders; every
+    day is whole then.
     """
-    if not root.is_dir():
+    folder = local_root(root, "a compaction")
+    if not folder.is_dir():
         raise UsageError(f"{root}: there is no such folder; name the dataset's")
     for day in (date, before):
         if day is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
             raise UsageError(f"date {day!r} is none, expected YYYY-MM-DD, a UTC date; nothing was changed")
-    report = CompactionReport(root)
-    with compaction_lock(root, wait=wait):
+    report = CompactionReport(folder)
+    with compaction_lock(folder, wait=wait):
         try:
-            _clear(root / STAGING)
-            report.failures += settle_all(root, exchange)
-            for found in _due(_find(root, exchange, symbol, date, before), report):
+            _clear(folder / STAGING)
+            report.failures += settle_all(folder, exchange)
+            for found in _due(_find(folder, exchange, symbol, date, before), report):
                 if progress is not None:
                     progress(str(found))
-                _try(root, found, report)
+                _try(folder, found, report)
         except OSError as error:
             raise DiskError(
-                f"{error.filename or root}: compaction ended here ({refusal(error)}); every day is whole, as "
-                f"it was or compacted"
+                f"{error.filename or folder}: compaction ended here ({refusal(error)}); every day is whole, "
+                f"as it was or compacted"
             ) from error
     return report
 

@@ -41,6 +41,8 @@ def in_units(
     (array([3, 2]), array([False,  True]))
     """
     values = scaled(column)
+    if unit == Decimal(1).scaleb(-column.type.scale):
+        return values, np.zeros(len(values), np.bool_)
     digits = max(column.type.scale, -int(shortest(unit).as_tuple().exponent))
     finer = 10 ** (digits - column.type.scale)
     step = int(unit.scaleb(digits))
@@ -93,3 +95,25 @@ def from_units(words: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
     [Decimal('1.50')]
     """
     return pa.Array.from_buffers(kind, len(words), [None, pa.py_buffer(words)])
+
+
+def decimal_array(
+    multiples: NDArray[np.int64], unit: Decimal, null: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Return ``multiples`` of ``unit`` as exact Arrow decimals, null where ``null`` is true."""
+    # What `shortest` returns has no positive exponent; a tick of 100 is 100 at scale 0.
+    scale = max(0, -int(unit.as_tuple().exponent))
+    step = int(unit.scaleb(scale))
+    largest = int(np.abs(multiples).max(initial=0)) * step
+    if largest < 2**63:
+        low = multiples * step
+        high = low >> 63
+    else:
+        wide = multiples.astype(object) * step
+        low = np.array([value & (2**64 - 1) for value in wide], np.uint64).view(np.int64)
+        high = np.array([value >> 64 for value in wide], np.int64)
+    words = np.column_stack((low, high)).astype(np.int64)
+    validity = None if null is None else pa.array(~null).buffers()[1]
+    return pa.Array.from_buffers(
+        pa.decimal128(38, scale), len(multiples), [validity, pa.py_buffer(np.ascontiguousarray(words))]
+    )

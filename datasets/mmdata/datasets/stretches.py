@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stores import Place, Told, open_parquet, read_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def _decode(text: bytes) -> list[Stretch]:
     return stretches
 
 
-def read_stretches(path: Path) -> list[Stretch]:
+def read_stretches(path: Place) -> list[Stretch]:
     """Return what a compacted file is made of, in the order of its rows.
 
     DatasetError: it is damaged, or does not say. FileNotFoundError: it has just been replaced.
@@ -76,28 +76,28 @@ def read_stretches(path: Path) -> list[Stretch]:
     return [*_remembered(_read_list, path)]
 
 
-def _remembered(read: Callable[[Path], _Told], path: Path) -> _Told:
+def _remembered(read: Callable[[Place], _Told], path: Place) -> _Told:
     """Return what ``read`` tells of a file, without reading one again that is as it was.
 
     Ingest asks for every footer of its session with each segment. Files are never written in place, so the
     same name, inode, size and time are the same file; a compaction makes another one.
     """
     found = path.stat()
-    told: _Told = _read_once(read, path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    own = (found.st_size,) if isinstance(found, Told) else (found.st_ino, found.st_size, found.st_mtime_ns)
+    told: _Told = _read_once(read, path, own)
     return told
 
 
 @lru_cache(_REMEMBERED)
-def _read_once(read: Callable[[Path], Any], path: Path, _identity: tuple[int, int, int]) -> Any:
+def _read_once(read: Callable[[Place], Any], path: Place, _identity: tuple[int, int, int]) -> Any:
     return read(path)
 
 
-def _read_list(path: Path) -> tuple[Stretch, ...]:
+def _read_list(path: Place) -> tuple[Stretch, ...]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return tuple(_decode(pq.read_metadata(path).metadata[PARTS_KEY.encode()]))
+        return tuple(_decode(read_footer(path).metadata[PARTS_KEY.encode()]))
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
@@ -117,7 +117,7 @@ def stretches_of(part: Part) -> list[Stretch]:
         end = part.offset + (part.rows or 0)
         offsets = accumulate((stretch.rows for stretch in known), initial=0)
         return [stretch for stretch, at in zip(known, offsets, strict=False) if part.offset <= at < end]
-    rows, first, last, facts = _remembered(_read_footer, part.path)
+    rows, first, last, facts = _remembered(_told_by_footer, part.path)
     return [Stretch(part.start, part.session, part.n, rows, first, last, part.partition.wide, facts)]
 
 
@@ -128,12 +128,11 @@ class _Footer(NamedTuple):
     facts: dict[str, str]
 
 
-def _read_footer(path: Path) -> _Footer:
+def _told_by_footer(path: Place) -> _Footer:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        footer = pq.read_metadata(path)
+        footer = read_footer(path)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
@@ -157,9 +156,7 @@ _OF_THE_FILE = (b"mmdata.schema_version", b"mmdata.exchange", b"mmdata.symbol", 
 
 def row_groups(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a part, a row group at a time. KeyError: a column is not in the file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(part.path) as file:
+    with open_parquet(part.path) as file:
         missing = {*(columns or ())} - {*file.schema_arrow.names}
         if missing:
             raise KeyError(", ".join(sorted(missing)))

@@ -17,6 +17,7 @@ from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.decimals import common_divisor, greatest_divisor, scaled, shortest
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.locks import session_lock
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.version import version
 from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
@@ -66,11 +67,12 @@ def import_sources(
     elsewhere. ``grid`` gives tick and lot by symbol; else they are derived. Importing the same bytes
     again changes nothing. ``progress`` is called with the number of lines read so far, now and then.
 
-    UsageError: an unknown format or exchange, a source that cannot be read, the same sources being
-    imported by another process. DiskError: ``out`` cannot be written.
+    UsageError: an unknown format or exchange, ``out`` in an object store, a source that cannot be read, the
+    same sources being imported by another process. DiskError: ``out`` cannot be written.
     """
     if source_format not in FORMATS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
+    out = local_root(out, "an import")
     _check_grid(grid or {})
     if source_format == "mmdata":
         if symbol is not None or grid:

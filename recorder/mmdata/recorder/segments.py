@@ -17,6 +17,7 @@ from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.locks import session_lock
+from mmdata.datasets.stores import local_root
 from mmdata.recorder.capture import (
     CLOSED,
     KEPT,
@@ -209,8 +210,10 @@ def _close(path: Path, report: IngestReport) -> Path | None:
 def recover_all(root: Path, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
     """Ingest and certify what dead recorders of any exchange left in the dataset at ``root``.
 
-    UsageError: there is no such folder, or a recorder of one of them is alive; what it writes is its own.
+    UsageError: there is no such local folder, or a recorder of one of them is alive: what it writes is its
+    own.
     """
+    root = local_root(root, "a recovery")
     if not root.is_dir():
         raise UsageError(f"{root}: there is no such folder; name the dataset's")
     report = IngestReport()
