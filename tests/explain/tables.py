@@ -181,11 +181,16 @@ class Explaining:
     def _explain_books(self, symbol: str, market: Published, received: set[int]) -> None:
         places = market.books
         seen: Counter[int] = Counter()
-        for rows in stored(self._root, self._venue, symbol, DEPTH).values():
+        for _, rows in sorted(stored(self._root, self._venue, symbol, DEPTH).items()):
             _, last_id, prev_id, is_snapshot = rows[0][:4]
             if last_id not in places:
                 self._miss(f"{symbol}: a book message ends at id {last_id}, where none was published")
-            elif not is_snapshot and prev_id != last_id:
+            elif is_snapshot:
+                # What another connection brought beyond it, of a book that was not whole, has to come again.
+                for place in [place for place in seen if place > places[last_id]]:
+                    self._tell(f"{DEPTH} in the tables, and again behind an older snapshot")
+                    del seen[place]
+            elif prev_id != last_id:
                 seen[places[last_id]] += 1
         holes = self._book_holes(symbol, places)
         for last_id, place in places.items():
