@@ -60,7 +60,7 @@ from mmdata.recorder.venues import DECODERS, HISTORIES
 if TYPE_CHECKING:
     from mmdata.recorder.plain import PlainLines, Watcher
 
-_FLUSH_ROWS = 2_000_000
+_FLUSH_ROWS = 1 << 20  # with a part in hand and one that is being written, some 300 MB
 _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
 _PLAIN = ("binance", "binance-usdm")

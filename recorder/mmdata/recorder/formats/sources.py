@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from isal import isal_zlib
 
@@ -19,7 +20,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes
 _GZIP_MEMBER = 31  # window bits, as zlib counts them: gzip's header and check sum
-_UNREADABLE = (EOFError, OSError, isal_zlib.error, zlib.error)
+_DAMAGED = cast("type[Exception]", isal_zlib.error)  # its stub says an exception, not a kind of one
+_UNREADABLE = (EOFError, OSError, _DAMAGED, zlib.error)
 """What unpacking raises where a file ends early or is damaged."""
 
 
