@@ -53,7 +53,7 @@ def in_units(
     return values // step, np.asarray(values % step != 0, np.bool_)
 
 
-def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
+def scaled(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64] | NDArray[np.object_]:
     """Return the non-null decimals of ``column`` as integers of its last decimal place, exactly.
 
     int64 where every value fits it, else Python integers.
