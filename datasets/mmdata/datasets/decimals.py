@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+_DIGITS_OF_INT64 = 18
+
 
 def shortest(value: Decimal) -> Decimal:
     """Return ``value`` without trailing zeros and without an exponent.
@@ -53,7 +55,7 @@ def in_units(
     return values // step, np.asarray(values % step != 0, np.bool_)
 
 
-def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
+def scaled(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64] | NDArray[np.object_]:
     """Return the non-null decimals of ``column`` as integers of its last decimal place, exactly.
 
     int64 where every value fits it, else Python integers.
@@ -66,7 +68,7 @@ def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
         return np.empty(0, np.int64)
     words = np.frombuffer(array.buffers()[1], np.int64)[2 * array.offset :][: 2 * len(array)]
     low, high = words[0::2], words[1::2]
-    if ((low >> 63) == high).all():
+    if column.type.precision <= _DIGITS_OF_INT64 or ((low >> 63) == high).all():
         return low.copy()
     wide = high.astype(object) * 2**64 + low.view(np.uint64).astype(object)
     return np.asarray(wide, dtype=object)

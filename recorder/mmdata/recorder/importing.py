@@ -303,11 +303,12 @@ class _ForeignReader:
         """Take the prices and sizes of published rows into the greatest common divisors."""
         units = self._units.setdefault(symbol, {})
         for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
-            values = scaled(rows[name])
-            if values.size:
-                step = Decimal(greatest_divisor(values)).scaleb(-rows[name].type.scale)
-                what = "size" if name.endswith("size") else "price"
-                units[what] = common_divisor(units[what], step) if what in units else step
+            what = "size" if name.endswith("size") else "price"
+            for chunk in rows[name].chunks:
+                values = scaled(chunk)
+                if values.size:
+                    step = Decimal(greatest_divisor(values)).scaleb(-chunk.type.scale)
+                    units[what] = common_divisor(units[what], step) if what in units else step
 
 
 def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> ImportReport:

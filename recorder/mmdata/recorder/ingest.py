@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmdata.datasets.certificate import CertifyReport
 from mmdata.datasets.certificate.accounts import Account, DayAccount, Lines
@@ -62,7 +63,7 @@ from mmdata.recorder.venues import DECODERS, HISTORIES
 if TYPE_CHECKING:
     from mmdata.recorder.plain import PlainLines, Watcher
 
-_FLUSH_ROWS = 2_000_000
+_FLUSH_ROWS = 1 << 20  # with a part in hand and one that is being written, some 300 MB
 _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
 _DAY_NS = 86_400 * 1_000_000_000
 _PLAIN = ("binance", "binance-usdm")
@@ -627,7 +628,11 @@ def _by_date(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
     The clock may step back over midnight: then a date comes twice, as two parts, in the order of arrival.
     """
-    days = rows["ts_recv"].cast(pa.int64()).to_numpy() // _DAY_NS
+    stamps = rows["ts_recv"].cast(pa.int64())
+    bounds = pc.min_max(stamps).as_py()
+    if bounds["min"] // _DAY_NS == bounds["max"] // _DAY_NS:
+        return [(date_name(bounds["min"]), rows)]
+    days = stamps.to_numpy() // _DAY_NS
     starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     return [
         (date_name(int(days[begin]) * _DAY_NS), rows.slice(begin, end - begin))

@@ -181,7 +181,7 @@ class PlainLines:
         begin, end = self._letter_count, self._letter_count + len(word)
         self._letters[begin:end] = np.frombuffer(word, np.uint8)
         self._words[self._word_count] = kind, begin, len(word), meaning
-        slot = k.hash_word(word, 0, len(word), kind) % len(self._slots)
+        slot = k.hash_word(word, kind) % len(self._slots)
         while self._slots[slot] != k.NO_WORD:
             slot = (slot + 1) % len(self._slots)
         self._slots[slot] = self._word_count
@@ -278,14 +278,15 @@ class PlainLines:
 
     def _depth_columns(self, facts: NDArray[np.int64], own: NDArray[np.bool_] | None) -> Columns:
         layout = Layout(facts[[k.BIDS, k.ASKS]].T)
+        facts = np.repeat(facts[: k.BIDS], layout.rows, axis=1)
         ids = {"first_id": k.FIRST_ID, "last_id": k.LAST_ID, "prev_id": k.PREV_ID}
-        of_message = _head(facts) | {name: pa.array(facts[place]) for name, place in ids.items()}
         levels = self._levels[:, : self.state[k.ROWS]]
         if own is not None:
             runs = self._depth[[k.BIDS, k.ASKS], : len(own)].sum(axis=0)
             levels = levels[:, np.repeat(own, np.maximum(runs, 1))]
         rows = levels.shape[1]
-        return layout.spread(of_message) | {
+        return _head(facts) | {
+            **{name: pa.array(facts[place]) for name, place in ids.items()},
             "side": layout.side(),
             "price": layout.blanked(_decimals(levels[0])),
             "size": layout.blanked(_decimals(levels[1])),

@@ -214,18 +214,19 @@ class Layout:
         rows = np.maximum(levels, 1)
         self._runs: NDArray[np.int64] = np.column_stack((counts, rows - levels)).ravel()
         """Rows of bids, of asks, of neither, a message after the other."""
-        self._rows = rows
+        self.rows: NDArray[np.int64] = rows
+        """Rows of each message."""
         self._kinds = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(rows)), self._runs)
 
     def spread(self, columns: Columns) -> Columns:
         """Return columns of one value a message with one a row."""
-        message = pa.array(np.repeat(np.arange(len(self._rows), dtype=np.int32), self._rows))
+        message = pa.array(np.repeat(np.arange(len(self.rows)), self.rows))
         return {name: values.take(message) for name, values in columns.items()}
 
     def is_last(self) -> pa.Array:
         """Tell of each row whether it is the last of its message."""
         last = np.zeros(len(self._kinds), np.bool_)
-        last[np.cumsum(self._rows) - 1] = True
+        last[np.cumsum(self.rows) - 1] = True
         return pa.array(last)
 
     def side(self) -> pa.Array:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from isal import isal_zlib
 
@@ -16,11 +17,11 @@ from mmdata.recorder.blocks import SIZE, WholeLines, ahead
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18  # small enough to stay in the processor's caches
 _PACKED = 1 << 16  # compressed bytes
 _GZIP_MEMBER = 31  # window bits, as zlib counts them: gzip's header and check sum
-# The library's stubs call its error an instance.
-_UNREADABLE: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, isal_zlib.IsalError)  # type: ignore[assignment]
+_DAMAGED = cast("type[Exception]", isal_zlib.error)  # its stub says an exception, not a kind of one
+_UNREADABLE = (EOFError, OSError, _DAMAGED, zlib.error)
 """What unpacking raises where a file ends early or is damaged."""
 
 
@@ -34,8 +35,8 @@ class Lines:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield whole lines with their ends, many at once."""
-        lines = WholeLines(ahead(self._blocks()))
-        yield from lines
+        lines = WholeLines(self._blocks())
+        yield from ahead(iter(lines))
         if lines.rest and self.torn is None:
             self.torn = f"the last line has no end ({lines.rest} bytes)"
 
@@ -118,11 +119,12 @@ def fingerprint(sources: Sequence[Path]) -> str:
     UsageError: one of them is not there or cannot be read.
     """
     digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK))
     for path in sources:
         try:
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+            with path.open("rb", buffering=0) as file:
+                while size := file.readinto(block):
+                    digest.update(block[:size])
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror}); nothing was imported") from error
     return digest.hexdigest()[:12]

@@ -59,8 +59,8 @@ _E, _T, _U, _A, _B, _X = (ord(letter) - ord("A") for letter in "ETUABX")
 _a, _b, _f, _l, _m, _p, _q, _s, _t, _u = (ord(letter) - ord("a") + 26 for letter in "abflmpqstu")
 _PU = 52
 
-QUOTE, COMMA, DOT, COLON, SPACE, BACKSLASH, NEWLINE = (ord(sign) for sign in '",.: \\\n')
-ZERO, NINE, OPEN, CLOSE, BEGIN_OBJECT, END_OBJECT, TILDE = (ord(sign) for sign in "09[]{}~")
+QUOTE, COMMA, DOT, COLON, SPACE, NEWLINE = (ord(sign) for sign in '",.: \n')
+ZERO, NINE, OPEN, CLOSE, END_OBJECT = (ord(sign) for sign in "09[]}")
 _HEAD = np.frombuffer(b'{"stream":"', np.uint8)
 _MIDDLE = np.frombuffer(b'","data":{', np.uint8)
 _LITERALS = np.frombuffer(b"true\0falsenull\0", np.uint8).reshape(3, 5)
@@ -69,18 +69,21 @@ WHOLE_DIGITS, DECIMALS, ID_DIGITS, STAMP_DIGITS, CONN_DIGITS = 10, 8, 18, 19, 9
 _SCALES = np.array([10 ** (DECIMALS - places) for places in range(DECIMALS + 1)], np.int64)
 _MOST_MS, _MOST_US, _FIRST_US = (2**63 - 1) // 10**6, (2**63 - 1) // 10**3, 10**14
 NO_TIME = -1
+_IS_PLAIN = np.array([0x20 <= sign <= 0x7E and sign not in b'"\\' for sign in range(256)])
+"""What stands for itself in a string: ASCII without control characters, quote and backslash."""
+_KEY_OF = np.full(256, -1, np.int64)
+_KEY_OF[ord("A") : ord("Z") + 1], _KEY_OF[ord("a") : ord("z") + 1] = np.arange(26), np.arange(26, 52)
 
 _FNV_START, _FNV_PRIME, _FNV_MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 
 classify = kernel()(_chain.classify)
 
 
-@kernel()
-def hash_word(letters: bytes, begin: int, end: int, kind: int) -> int:
-    """Return the 32-bit FNV-1a hash of a word and its class."""
+def hash_word(word: bytes, kind: int) -> int:
+    """Return the 32-bit FNV-1a hash of a word and its class, as `read_lines` comes to it."""
     found = _FNV_START ^ kind
-    for at in range(begin, end):
-        found = ((found ^ letters[at]) * _FNV_PRIME) & _FNV_MASK
+    for letter in word:
+        found = ((found ^ letter) * _FNV_PRIME) & _FNV_MASK
     return found
 
 
@@ -157,7 +160,9 @@ def read_lines(
                 return ODD
         at += len(_HEAD)
         stream_begin = at
-        while SPACE <= text[at] <= TILDE and text[at] != QUOTE and text[at] != BACKSLASH:
+        stream_hash = _FNV_START ^ STREAM
+        while _IS_PLAIN[text[at]]:
+            stream_hash = ((stream_hash ^ text[at]) * _FNV_PRIME) & _FNV_MASK
             at += 1
         stream_end = at
         for place in range(len(_MIDDLE)):
@@ -170,23 +175,19 @@ def read_lines(
         asks = 0
         base = state[ROWS]
         row = base
-        symbol_begin = symbol_end = flag_begin = flag_end = 0
+        symbol_begin = symbol_end = symbol_hash = flag_begin = flag_end = flag_hash = 0
         while True:  # one member a round
             if text[at] != QUOTE:
                 return ODD
             at += 1
             begin = at
-            while SPACE <= text[at] <= TILDE and text[at] != QUOTE and text[at] != BACKSLASH:
+            while _IS_PLAIN[text[at]]:
                 at += 1
             if text[at] != QUOTE or text[at + 1] != COLON:
                 return ODD
             key = -1
             if at == begin + 1:
-                letter = text[begin]
-                if ord("A") <= letter <= ord("Z"):
-                    key = letter - ord("A")
-                elif ord("a") <= letter <= ord("z"):
-                    key = letter - ord("a") + 26
+                key = _KEY_OF[text[begin]]
             elif at == begin + 2 and text[begin] == ord("p") and text[begin + 1] == ord("u"):
                 key = _PU
             if key >= 0 and kinds[key] != NONE:
@@ -198,33 +199,42 @@ def read_lines(
             if sign == QUOTE:
                 at += 1
                 begin = at
-                digits = 0
-                places = -1
-                is_number = True
-                while text[at] != QUOTE:
-                    sign = text[at]
-                    if ZERO <= sign <= NINE:
-                        value = value * 10 + (sign - ZERO)
-                        if places >= 0:
-                            places += 1
-                        else:
-                            digits += 1
-                    elif sign == DOT and places < 0:
-                        places = 0
-                    elif sign < SPACE or sign > TILDE or sign == BACKSLASH:
-                        return ODD
-                    else:
-                        is_number = False
-                    at += 1
-                if is_number and 1 <= digits <= WHOLE_DIGITS and places != 0 and places <= DECIMALS:
-                    value *= _SCALES[max(places, 0)]
-                else:
-                    value = -1
                 kind = TEXT
                 if key == _s:
+                    symbol_hash = _FNV_START ^ SYMBOL
+                    while _IS_PLAIN[text[at]]:
+                        symbol_hash = ((symbol_hash ^ text[at]) * _FNV_PRIME) & _FNV_MASK
+                        at += 1
                     symbol_begin, symbol_end = begin, at
                 elif key == _X:
+                    flag_hash = _FNV_START ^ FLAG
+                    while _IS_PLAIN[text[at]]:
+                        flag_hash = ((flag_hash ^ text[at]) * _FNV_PRIME) & _FNV_MASK
+                        at += 1
                     flag_begin, flag_end = begin, at
+                else:
+                    while ZERO <= text[at] <= NINE:
+                        value = value * 10 + (text[at] - ZERO)
+                        at += 1
+                    digits = at - begin
+                    places = 0
+                    if text[at] == DOT:
+                        at += 1
+                        begin = at
+                        while ZERO <= text[at] <= NINE:
+                            value = value * 10 + (text[at] - ZERO)
+                            at += 1
+                        places = at - begin
+                        if places == 0:
+                            digits = 0
+                    if text[at] == QUOTE and 1 <= digits <= WHOLE_DIGITS and places <= DECIMALS:
+                        value *= _SCALES[places]
+                    else:
+                        value = -1
+                        while _IS_PLAIN[text[at]]:
+                            at += 1
+                if text[at] != QUOTE:
+                    return ODD
                 at += 1
             elif ZERO <= sign <= NINE:
                 begin = at
@@ -317,14 +327,14 @@ def read_lines(
         kind = symbol = flag = -1
         for which in range(3):
             if which == STREAM:
-                begin, stop = stream_begin, stream_end
+                begin, stop, slot = stream_begin, stream_end, stream_hash
             elif which == SYMBOL:
-                begin, stop = symbol_begin, symbol_end
+                begin, stop, slot = symbol_begin, symbol_end, symbol_hash
             elif kind == TRADE and kinds[_X] == TEXT:
-                begin, stop = flag_begin, flag_end
+                begin, stop, slot = flag_begin, flag_end, flag_hash
             else:
                 break
-            slot = hash_word(text, begin, stop, which) % len(slots)
+            slot %= len(slots)
             meaning = NO_WORD
             while True:
                 word = slots[slot]
