@@ -12,11 +12,11 @@ okx           BTC-USDT (checksums), ETH-USDT (heartbeats, one maintenance reset)
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import count, islice, zip_longest
+from functools import lru_cache
+from itertools import count, zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -38,11 +38,11 @@ from mmdata.sandbox.okx.messages import BestBidOffer, Books, Trades
 from mmdata.sandbox.wire import NS_PER_MS, NS_PER_S
 
 _DAY_NS = 86_400 * NS_PER_S
-_LENGTH_NS = 420 * NS_PER_S
+_LENGTH_NS = 390 * NS_PER_S
 _GRID_NS = 100 * NS_PER_MS
 _REST_EVERY_NS = 100 * NS_PER_S
 _CLOCK_EVERY_NS = 60 * NS_PER_S
-_EVENTS_PER_S = 0.14  # units of the flow a second: some ten changes of the book
+_UNITS_PER_S = 0.12  # of the flow: some nine changes of the book a second
 _BURN_IN = 20.0
 _SWEEP = 0.6
 _USDM_IDS = 3  # of three ids on USDⓈ-M two belong to other symbols' messages: U is beyond pu + 1
@@ -132,7 +132,7 @@ def make_twin(root: Path, seed: int) -> None:
 
 def _market(listing: _Listing, seed: np.random.SeedSequence, start: int, rng: Random) -> Iterator[_Line]:
     """Yield the lines of one symbol: its stream's in order, answers and notes by their own time."""
-    market = LiveMarket(listing.instrument, seed, _EVENTS_PER_S, start, _SWEEP, _BURN_IN)
+    market = LiveMarket(listing.instrument, seed, _UNITS_PER_S, start, _SWEEP, _BURN_IN)
     symbol = listing.instrument.symbol
     told = _Row("instruments", _instrument(listing.instrument))
     yield _Line(start + 3 * NS_PER_MS, symbol, told)
@@ -163,15 +163,14 @@ def _moments(start: int, rng: Random) -> tuple[list[int], set[int]]:
     """Return when the feeds are looked at, and at which of these moments REST answers."""
     asked = {start + 300 * NS_PER_MS + rng.randrange(_GRID_NS)}
     asked |= {
-        at + rng.randrange(_GRID_NS) for at in range(start + _REST_EVERY_NS, start + _LENGTH_NS, _REST_EVERY_NS)
+        at + rng.randrange(_GRID_NS)
+        for at in range(start + _REST_EVERY_NS, start + _LENGTH_NS, _REST_EVERY_NS)
     }
     grid = range(start + _GRID_NS, start + _LENGTH_NS, _GRID_NS)
     return sorted({*grid, *asked}), asked
 
 
-def _binance(
-    listing: _Listing, market: LiveMarket, start: int, rng: Random
-) -> Iterator[tuple[int, _Line]]:
+def _binance(listing: _Listing, market: LiveMarket, start: int, rng: Random) -> Iterator[tuple[int, _Line]]:
     symbol, futures = listing.instrument.symbol, listing.exchange == "binance-usdm"
     wanted = {"trade": Trade, "agg": AggTrade}
     kinds = (*(wanted[kind] for kind in listing.kinds), BookTicker)
@@ -226,6 +225,9 @@ def _okx(listing: _Listing, market: LiveMarket, start: int, rng: Random) -> Iter
             feed.reset_ids(50_000)
 
 
+_word = lru_cache(maxsize=None)(shortest_decimal)
+
+
 def _checksum(feed: OkxFeed, now: int) -> int:
     """Return the checksum of the book as last pushed: CRC-32 over its best 25 levels a side.
 
@@ -233,9 +235,9 @@ def _checksum(feed: OkxFeed, now: int) -> int:
     """
     [book] = feed.greet("books", now)
     assert isinstance(book, Books)
-    price, size = feed.instrument.price, feed.instrument.size
+    tick, lot = feed.instrument.tick_e8, feed.instrument.lot_e8
     words = (
-        f"{price(level.px_ticks)}:{size(level.qty_lots)}"
+        f"{_word(level.px_ticks, tick)}:{_word(level.qty_lots, lot)}"
         for pair in zip_longest(book.bids[:25], book.asks[:25])
         for level in pair
         if level is not None
@@ -339,7 +341,7 @@ def _table(said: object) -> str:
         DepthUpdate: "depth", _Checked: "depth", Trade: "trades", AggTrade: "trades", Trades: "trades",
         BookTicker: "bbo", BestBidOffer: "bbo", _Answer: "snapshots",
     }  # fmt: skip
-    return tables[type(said)]  # type: ignore[index]
+    return tables[type(said)]
 
 
 def _add(columns: Columns, fixed: dict[str, Any], listing: _Listing | None, line: _Line) -> None:
