@@ -171,7 +171,7 @@ def _due(days: Iterable[Day], report: CompactionReport) -> Iterator[Day]:
             report.left += 1
             continue
         if day.exchange not in written:
-            written[day.exchange] = _written_from(report.root, day.exchange)
+            written[day.exchange] = written_from(report.root, day.exchange)
         recorder = written[day.exchange]
         if recorder is not None and day.date >= recorder[0]:
             report.skipped.append(
@@ -184,7 +184,7 @@ def _due(days: Iterable[Day], report: CompactionReport) -> Iterator[Day]:
         yield day
 
 
-def _written_from(root: Path, exchange: str) -> tuple[str, str] | None:
+def written_from(root: Path, exchange: str) -> tuple[str, str] | None:
     """Return the first date that a recorder of ``exchange`` still writes, and who it is; None: there is none.
 
     That is today, or the last date of a session of which captures are not ingested yet.

@@ -65,6 +65,11 @@ class Part:
     """It lies in a wide file, and was published narrow."""
 
 
+def is_part_name(name: str) -> bool:
+    """Tell whether a file is named as a published part is."""
+    return _PART.fullmatch(name) is not None
+
+
 def is_compacted(path: Path) -> bool:
     """Tell by its name whether a file stands for several parts."""
     match = _PART.fullmatch(path.name)
@@ -118,6 +123,7 @@ def list_parts(
     date: str | None = None,
     since: str = "",
     session: str | None = None,
+    foreign: list[Path] | None = None,
 ) -> list[Part]:
     """Return the published parts of ``table``, narrow and wide, in the order that they are read.
 
@@ -126,11 +132,12 @@ def list_parts(
     empty list: nothing is there.
 
     Neighbours in a compacted file are one part. A compacted file that is damaged is listed as a part of
-    the session ``compacted``, whichever session is asked for.
+    the session ``compacted``, whichever session is asked for. A file whose name is not ours is a
+    DatasetError, or is added to ``foreign`` and left out.
     """
     for _ in range(_ATTEMPTS):
         try:
-            parts = _listed(root, table, exchange, symbol, date, since)
+            parts = _listed(root, table, exchange, symbol, date, since, foreign)
             break
         except FileNotFoundError as error:  # a folder was replaced between listing and looking
             replaced = error
@@ -181,7 +188,13 @@ def list_partitions(
 
 
 def _listed(
-    root: Path, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+    root: Path,
+    table: str,
+    exchange: str | None,
+    symbol: str | None,
+    date: str | None,
+    since: str,
+    foreign: list[Path] | None,
 ) -> list[Part]:
     """Return each part once. FileNotFoundError: a folder was replaced meanwhile.
 
@@ -190,7 +203,7 @@ def _listed(
     parts = [
         part
         for wide, folder in _folders(root, table, exchange, symbol, date, since)
-        for part in _parts(table, wide, folder)
+        for part in _parts(table, wide, folder, foreign)
     ]
     widened = {_identity(part) for part in parts if part.widened}
     return [part for part in parts if part.partition.wide or _identity(part) not in widened]
@@ -228,12 +241,15 @@ def _children(folder: Path, key: str, value: str | None) -> Iterable[Path]:
         return ()
 
 
-def _parts(table: str, wide: bool, folder: Path) -> Iterator[Part]:
+def _parts(table: str, wide: bool, folder: Path, foreign: list[Path] | None) -> Iterator[Part]:
     before = folder.stat()
     paths = [path for path in folder.iterdir() if path.suffix == ".parquet"]
     if not os.path.samestat(before, folder.stat()):  # else a folder that is being emptied would be read
         raise FileNotFoundError(None, "was replaced while it was listed", str(folder))
     for path in paths:
+        if foreign is not None and not is_part_name(path.name):
+            foreign.append(path)
+            continue
         part = _part(table, wide, path)
         if part.session == COMPACTED:
             yield from _stretches(part)
