@@ -171,12 +171,7 @@ def _lose_and_heal(site: Site, alter: int = 0) -> Where:
     site.depth.drop(messages.rows(message))
     site.depth.save()
     site.add_rows("events", site.symbol, [gap, synced])
-    return {
-        "table": "events",
-        "session": gap["session"],
-        "frame": gap["frame"],
-        "id": int(messages.last_id[message + 1]),
-    }
+    return {"table": "events", "session": gap["session"], "frame": gap["frame"]}
 
 
 def _put_book(site: Site, message: int, base: dict[str, Any], book_id: int, levels: list[Level]) -> None:

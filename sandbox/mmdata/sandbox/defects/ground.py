@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.layout import NO_SYMBOL, Part, Partition, list_parts, part_name
+from mmdata.datasets.layout import NO_SYMBOL, Part, Partition, date_name, list_parts, part_name
 from mmdata.datasets.market import NO_TIME
 from mmdata.datasets.publish import ROW_GROUP, encoding, publish
 from mmdata.datasets.schema import TABLES, arrow_schema
@@ -98,16 +98,26 @@ class Sheet:
         self.take(np.setdiff1d(np.arange(len(self)), np.fromiter(rows, np.int64)))
 
     def insert(self, at: int, rows: Sequence[Mapping[str, Any]], *, part: int | None = None) -> None:
-        """Put rows before row ``at``, into its part (at the end: into the last one) or the one named."""
+        """Put rows before row ``at``: into the part named, or one of the two around that is of their date.
+
+        NoPlaceError: neither is.
+        """
         values = [{name: row.get(name) for name in self.rows.column_names} for row in rows]
         columns = {
             field.name: pa.array([row[field.name] for row in values], field.type)
             for field in self.rows.schema
         }
         fresh = pa.Table.from_pydict(columns, schema=self.rows.schema)
-        into = part if part is not None else int(self.part[min(at, len(self) - 1)])
+        into = part if part is not None else self._part_for(at, int(rows[0]["ts_recv"]))
         self.rows = pa.concat_tables([self.rows.slice(0, at), fresh, self.rows.slice(at)]).combine_chunks()
         self.part = np.insert(self.part, at, np.full(len(rows), into))
+
+    def _part_for(self, at: int, ts_recv: int) -> int:
+        around = [int(self.part[row]) for row in (at - 1, at) if 0 <= row < len(self)]
+        for part in around:
+            if self.parts[part].partition.date == date_name(ts_recv):
+                return part
+        raise NoPlaceError
 
     def row(self, at: int) -> dict[str, Any]:
         """Return a row, as `insert` takes it."""
@@ -297,7 +307,7 @@ class Site:
         columns = {
             field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema
         }
-        day = str(np.datetime64(rows[0]["ts_recv"], "ns").astype("datetime64[D]"))
+        day = date_name(int(rows[0]["ts_recv"]))
         parts = list_parts(self.root, table, exchange=self.exchange, session=rows[0]["session"])
         n = max((part.n for part in parts), default=-1) + 1
         partition = Partition(table, False, self.exchange, symbol, day)

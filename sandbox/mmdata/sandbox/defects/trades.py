@@ -6,8 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from mmdata.sandbox.defects.ground import Sheet, Site
+from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site
 from mmdata.sandbox.defects.kinds import OKX, SPOT, TRADES, Where, at_row, kind
+
+_SOON, _SOON_NS = 20, 500_000_000
+"""How soon a trade is repeated: in lines, and in time. Much later it would be late, too."""
 
 
 def _chain(site: Site, sheet: Sheet, *, kinds: tuple[str, ...] = ("trade", "agg")) -> list[int]:
@@ -77,12 +80,11 @@ def trade_gap_recorded(site: Site) -> Where:
 def trade_repeated(site: Site) -> Where:
     """A trade came again, later, under an id that was passed."""
     sheet = site.filled("trades")
-    rows = _chain(site, sheet)
-    at = site.rng.randrange(1, len(rows) - 3)
-    again = rows[at]
-    frames = sheet.ints("frame")
-    frame, ts_recv = site.free_line(int(frames[rows[at + 1]]), int(frames[rows[at + 2]]))
-    sheet = site.sheet("trades")
+    again = int(site.pick(_chain(site, sheet)[1:-1]))
+    found = int(sheet.ints("frame")[again])
+    frame, ts_recv = site.free_line(found, found + _SOON)
+    if ts_recv - sheet.value("ts_recv", again) > _SOON_NS:
+        raise NoPlaceError
     row = int(np.searchsorted(sheet.ints("frame"), frame))
     sheet.insert(row, [sheet.row(again) | {"frame": frame, "ts_recv": ts_recv}])
     where = {"table": "trades", "session": sheet.value("session", row), "frame": frame}

@@ -298,12 +298,14 @@ def _publish(root: Path, exchange: str, start: int, lines: Sequence[_Line], rng:
     second = _moment(start).replace("-", "").replace(":", "").replace(" ", "T").partition("+")[0]
     session = f"{second}Z-{''.join(rng.choices(_CODE, k=6))}"
     listings = {own.instrument.symbol: own for own in _LISTINGS if own.exchange == exchange}
-    flushes = [0, *sorted(int(len(lines) * rng.uniform(0.1, 0.9)) for _ in range(2)), len(lines)]
+    # Twice while it goes on, within a minute: else a part that is lost would be silence, too.
+    first, length = rng.uniform(0.1, 0.8), rng.uniform(0.07, 0.12)
+    flushes = [int(len(lines) * share) for share in (first, first + length)]
     numbers: dict[str, Iterator[int]] = {}
     frame = 0
     tables: dict[tuple[str, str, str], Columns] = {}
     for at, line in enumerate(lines):
-        if at in flushes[1:-1]:
+        if at in flushes:
             _flush(root, exchange, session, tables, numbers, listings)
         key = (line.symbol, _table(line.said), date_name(line.ts_recv))
         if key not in tables:
