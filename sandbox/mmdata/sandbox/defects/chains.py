@@ -167,16 +167,21 @@ def _lose_and_heal(site: Site, alter: int = 0) -> Where:
         site, message + 1, int(messages.last_id[message - 1]) + alter, _next_id(site, message + 1) + alter
     )
     synced = {**base, "kind": "synced", "channel": "depth", "last_id": book_id}
-    _put_book(site, later, base, book_id, book.levels())
+    events, snapshots = site.filled("events"), site.sheet("snapshots")
+    for event in (gap, synced):
+        events.put(event)
+    _put_book(site, snapshots, later, base, book_id, book.levels())
     site.depth.drop(messages.rows(message))
-    site.depth.save()
-    site.add_rows("events", site.symbol, [gap, synced])
+    for sheet in (events, snapshots, site.depth):
+        sheet.save()
     return {"table": "events", "session": gap["session"], "frame": gap["frame"]}
 
 
-def _put_book(site: Site, message: int, base: dict[str, Any], book_id: int, levels: list[Level]) -> None:
+def _put_book(
+    site: Site, snapshots: Sheet, message: int, base: dict[str, Any], book_id: int, levels: list[Level]
+) -> None:
     """Put a whole book behind a message: an answer of REST, or where the stream has them, its own."""
-    depth, snapshots = site.depth, site.sheet("snapshots")
+    depth = site.depth
     if site.exchange == OKX:
         rows = [
             base
@@ -202,7 +207,6 @@ def _put_book(site: Site, message: int, base: dict[str, Any], book_id: int, leve
         rows.append(base | level | {"last_id": book_id, "reason": "gap"})
         numbers[side] += 1
     snapshots.insert(int(np.searchsorted(snapshots.ints("frame"), base["frame"])), rows)
-    snapshots.save()
 
 
 def _decimal(site: Site, units: int) -> Decimal:

@@ -24,7 +24,9 @@ _LATE_SHARE = 0.01
 def _heads(sheet: Sheet) -> Ints:
     """Return a row a message: of `depth` the last one, else each."""
     rows: Ints = np.arange(len(sheet))
-    return rows[sheet.flags("is_last")] if sheet.table == "depth" else rows
+    if sheet.table == "depth":
+        rows = rows[sheet.flags("is_last")]
+    return rows
 
 
 def _latencies(sheet: Sheet, rows: Ints) -> Ints:
@@ -43,28 +45,31 @@ def _first(sheet: Sheet, row: int, **more: object) -> Where:
 def clock_behind(site: Site) -> list[Where]:
     """The venue's clock is ahead of ours, and no measurement says so: rows arrive before they are."""
     by = site.rng.randrange(500, 3000) * _MS
-    found: list[Where] = []
-    for table in (*_CHANNELS, "snapshots"):
-        sheet = site.sheet(table)
-        if not len(sheet):
-            continue
-        if table != "snapshots":
-            rows = _heads(sheet)
-            latencies = _latencies(sheet, rows)
-            if len(latencies) and (latencies.min() < 0 or latencies.max() > by - 10 * _MS):
-                raise NoPlaceError  # it is not right as it is
-            timed = rows[sheet.ints("ts_event")[rows] != NO_TIME]
-            days, counts = np.unique(sheet.ints("ts_recv")[timed] // (86_400 * _S), return_counts=True)
-            found += [{"table": table, "count": int(n)} for _, n in zip(days, counts, strict=True)]
+    sheets = [sheet for table in (*_CHANNELS, "snapshots") if len(sheet := site.sheet(table))]
+    found = [where for sheet in sheets if sheet.table in _CHANNELS for where in _early(sheet, by)]
+    if not found:
+        raise NoPlaceError
+    for sheet in sheets:
         for name in ("ts_event", "ts_sent"):
             if name in sheet.rows.column_names:
                 values = sheet.ints(name)
-                at = np.flatnonzero(values != NO_TIME)
-                sheet.set(name, dict(zip(at.tolist(), (values[at] + by).tolist(), strict=True)))
+                sheet.set(name, {row: int(values[row]) + by for row in np.flatnonzero(values != NO_TIME)})
         sheet.save()
-    if not found:
-        raise NoPlaceError
     return found
+
+
+def _early(sheet: Sheet, by: int) -> list[Where]:
+    """Return the places of a channel once its venue's clock is ahead, one a day.
+
+    NoPlaceError: some of it is early already, or is so late that it would not be early then.
+    """
+    rows = _heads(sheet)
+    timed = rows[sheet.ints("ts_event")[rows] != NO_TIME]
+    latencies = _latencies(sheet, timed)
+    if len(latencies) and (latencies.min() < 0 or latencies.max() > by - 10 * _MS):
+        raise NoPlaceError
+    _, counts = np.unique(sheet.ints("ts_recv")[timed] // (86_400 * _S), return_counts=True)
+    return [{"table": sheet.table, "count": int(n)} for n in counts]
 
 
 @kind("latency", severity="warning", touches=_ALL_TIMES)

@@ -95,6 +95,7 @@ def plant(root: Path, kind: Kind, rng: Random, taken: Taken | None = None) -> li
                 found = kind.labels(site, kind.plant(site))
             except NoPlaceError:
                 continue
+            site.finish()
             taken |= lanes
             return found
     return []

@@ -7,7 +7,7 @@ under its own metadata: nothing but the defect tells it from what was there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -112,6 +112,10 @@ class Sheet:
         self.rows = pa.concat_tables([self.rows.slice(0, at), fresh, self.rows.slice(at)]).combine_chunks()
         self.part = np.insert(self.part, at, np.full(len(rows), into))
 
+    def put(self, row: Mapping[str, Any]) -> None:
+        """Put a row where its frame says, behind those of the same one. NoPlaceError as `insert`."""
+        self.insert(int(np.searchsorted(self.ints("frame"), row["frame"], side="right")), [row])
+
     def _part_for(self, at: int, ts_recv: int) -> int:
         around = [int(self.part[row]) for row in (at - 1, at) if 0 <= row < len(self)]
         for part in around:
@@ -198,6 +202,7 @@ class Site:
     exchange: str
     symbol: str
     rng: Random
+    _gave_way: list[int] = field(default_factory=list)
 
     def sheet(self, table: str, symbol: str | None = None) -> Sheet:
         """Return the rows of a table as they are now."""
@@ -263,7 +268,7 @@ class Site:
         there is none either.
         """
         free = [frame for frame in range(after + 1, before) if frame not in self._used]
-        frame = int(self.pick(free)) if free else self._taken(after, before)
+        frame = int(self.pick(free)) if free else self._way_given(after, before)
         last = frame
         while last not in self._used:
             last -= 1
@@ -271,14 +276,20 @@ class Site:
         self._used[frame] = ts_recv
         return frame, ts_recv
 
-    def _taken(self, after: int, before: int) -> int:
+    def _way_given(self, after: int, before: int) -> int:
         bbo = self.filled("bbo")
         frames = bbo.ints("frame")
         compared = np.isin(bbo.ints("last_id"), self.messages.last_id)
-        row = int(self.pick(np.flatnonzero((frames > after) & (frames < before) & ~compared)))
-        bbo.drop([row])
-        bbo.save()
-        return int(frames[row])
+        frame = int(frames[self.pick(np.flatnonzero((frames > after) & (frames < before) & ~compared))])
+        self._gave_way.append(frame)
+        return frame
+
+    def finish(self) -> None:
+        """Take out the rows of `bbo` that gave way, now that the defect is planted."""
+        if self._gave_way:
+            bbo = self.filled("bbo")
+            bbo.drop(np.flatnonzero(np.isin(bbo.ints("frame"), self._gave_way)).tolist())
+            bbo.save()
 
     @cached_property
     def _used(self) -> dict[int, int]:
@@ -299,7 +310,7 @@ class Site:
             self._publish(table, symbol, rows)
             return
         for row in rows:
-            sheet.insert(int(np.searchsorted(sheet.ints("frame"), row["frame"], side="right")), [row])
+            sheet.put(row)
         sheet.save()
 
     def _publish(self, table: str, symbol: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -38,7 +38,10 @@ class Kind:
     session_wide: bool
     """It is of no single symbol: labels name the symbol ``_``."""
     plant: Plant
-    """Plants one in the market of a `Site` and says where. NoPlaceError: this market has no place for one."""
+    """Plants one in the market of a `Site` and says where.
+
+    NoPlaceError: this market has no place for one; nothing was changed.
+    """
 
     def labels(self, site: Site, found: Where | list[Where]) -> list[Label]:
         """Return what `plant` said as labels."""
