@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.sandbox.defects.ground import NoPlaceError, Site
+from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site
 from mmdata.sandbox.defects.kinds import OKX, SPLICED, SPOT, Where, at_row, kind
 from mmdata.sandbox.defects.walk import Level, Walk
 
