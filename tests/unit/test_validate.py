@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.layout import Part, list_parts
-from mmdata.datasets.validation import Finding, validate
+from mmdata.datasets.validation import Finding, Thresholds, derive_day, symbol, validate
 from mmdata.datasets.validation.checksum import okx_checksum
 from mmdata.recorder.importing import import_sources
-from tests.builders import spot_lines
+from tests.builders import TS, spot_lines
 
 Dataset = Callable[..., Path]
 
@@ -105,7 +106,8 @@ def test_part_that_is_published_again_is_an_error(dataset: Path) -> None:
 
 def test_rows_out_of_order_are_an_error(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: rows.take(pa.array([1, 0, *range(2, rows.num_rows)])))
-    assert "order" in {finding.check for finding in findings(dataset)}
+    [found] = findings(dataset)
+    assert (found.check, found.row, found.frame) == ("order", 1, 2)
 
 
 def test_clock_that_steps_back_is_a_warning(dataset: Path) -> None:
@@ -300,3 +302,115 @@ def test_okx_checksum_reproduces_the_published_vectors() -> None:
     bids, asks = [(33661, 7)], [(33668, 9), (33680, 8), (33720, 8)]
     assert okx_checksum(bids, asks, tick, lot) == 831078360
     assert okx_checksum([(33661, 7), (33660, 6)], [(33668, 9), (33680, 8)], tick, lot) == -1881014294
+
+
+# --- each defect is one finding, in its place
+
+
+def altered(name: str, at: dict[int, Any]) -> Callable[[pa.Table], pa.Table]:
+    """Return what sets some rows of a column."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        kind = rows[name].type
+        own = rows[name].cast(pa.int64()) if pa.types.is_timestamp(kind) else rows[name]
+        values = own.to_pylist()
+        for row, value in at.items():
+            values[row] = value(values[row]) if callable(value) else value
+        column = pa.array(values, own.type).cast(kind)
+        return rows.set_column(rows.column_names.index(name), name, column)
+
+    return change
+
+
+def added(old: Decimal) -> Decimal:
+    return old + Decimal("0.05")
+
+
+DEFECTS: list[tuple[str, Callable[[pa.Table], pa.Table], tuple[str, str, dict[str, Any]]]] = [
+    ("depth", lambda rows: rows.append_column("x", rows["frame"]), ("error", "schema", {})),
+    ("depth", altered("price", {3: Decimal("-0.1")}), ("error", "price", {"row": 3, "frame": 7})),
+    ("depth", altered("size", {3: Decimal("-4.25")}), ("error", "size", {"row": 3, "id": 124})),
+    ("trades", altered("price", {4: added}), ("error", "tick", {"row": 4, "id": 4})),
+    ("trades", altered("size", {4: added}), ("warning", "lot", {"row": 4, "frame": 10})),
+    ("trades", altered("ts_recv", {4: TS + 86_400 * 10**9}), ("error", "partition", {"row": 4, "count": 1})),
+    ("trades", altered("session", {4: "another"}), ("error", "partition", {"row": 4, "count": 1})),
+    ("trades", altered("last_trade_id", {5: 3}), ("error", "trade_ids", {"id": 5})),
+    ("depth", altered("is_last", {4: False}), ("error", "message", {"frame": 9, "id": 129})),
+    ("snapshots", altered("level", {1: 1}), ("error", "snapshot", {"id": 104, "count": 1})),
+    ("trades", altered("ts_event", {4: lambda old: old - 10**10}), ("warning", "clock", {"frame": 10})),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "expected"), DEFECTS)
+def test_defect_is_named_in_its_place_and_nothing_else(
+    dataset: Path,
+    table: str,
+    change: Callable[[pa.Table], pa.Table],
+    expected: tuple[str, str, dict[str, Any]],
+) -> None:
+    before = {(found.check, found.table) for found in validate(dataset).findings}
+    rewrite(dataset, table, change)
+    [found] = [own for own in validate(dataset).findings if (own.check, own.table) not in before]
+    severity, check, place = expected
+    assert (found.severity, found.check) == (severity, check)
+    assert {name: getattr(found, name) for name in place} == place
+
+
+def test_occurrences_beyond_the_most_are_one_finding_with_their_number(dataset: Path) -> None:
+    rewrite(dataset, "trades", altered("price", dict.fromkeys(range(10), Decimal("0.05"))))
+    report = validate(dataset, thresholds=Thresholds(most_findings=3))
+    found = [finding for finding in report.findings if finding.check == "tick"]
+    assert [finding.count for finding in found] == [1, 1, 1, 7]
+    assert found[-1].row == 3
+    assert found[-1].sentence.startswith("and 7 more of this check; the next: ")
+
+
+def test_file_below_a_table_that_is_not_ours_is_named(dataset: Path) -> None:
+    strangers = [only(dataset, "depth").path.with_name("notes.txt"), dataset / "trades" / "x.parquet"]
+    for path in strangers:
+        path.touch()
+    assert {(found.check, found.file) for found in findings(dataset)} == {
+        ("name", str(path)) for path in strangers
+    }
+
+
+def test_file_of_another_symbol_is_left_out(dataset: Path) -> None:
+    part = only(dataset, "trades")
+    rows = pq.read_table(part.path, partitioning=None)
+    facts = {**(rows.schema.metadata or {}), b"mmdata.symbol": b"ETHUSDT"}
+    pq.write_table(rows.replace_schema_metadata(facts), part.path, store_decimal_as_integer=True)
+    [found] = findings(dataset)
+    assert (found.check, found.file) == ("partition", str(part.path))
+    assert validate(dataset).symbols[0].trades == 0
+
+
+def test_damaged_page_ends_a_file_where_it_is(dataset: Path) -> None:
+    path = only(dataset, "depth").path
+    content = bytearray(path.read_bytes())
+    footer = pq.read_metadata(path)
+    column = footer.row_group(0).column(footer.schema.names.index("price"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    content[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+    [found] = findings(dataset)
+    assert (found.check, found.file, found.row) == ("file", str(path), 0)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_report_does_not_depend_on_the_size_of_a_batch(
+    dataset: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(dataset, "depth", lambda rows: rows.filter(pc.not_equal(rows["first_id"], 120)))
+    rewrite(dataset, "trades", lambda rows: rows.filter(pc.not_equal(rows["trade_id"], 3)))
+    whole = validate(dataset).to_json_dict()
+    monkeypatch.setattr(symbol, "BATCH", dict.fromkeys(symbol.BATCH, batch))
+    assert validate(dataset).to_json_dict() == whole
+
+
+def test_one_day_is_derived_as_the_whole_says(dataset: Path) -> None:
+    [figures] = validate(dataset).symbols
+    day, found = derive_day(dataset, "binance", "BTCUSDT", "2024-08-08")
+    assert [day] == figures.days
+    assert {finding.check for finding in found} == {"latency"}
+    with pytest.raises(UsageError, match="nothing of binance BTCUSDT on 2024-08-09"):
+        derive_day(dataset, "binance", "BTCUSDT", "2024-08-09")

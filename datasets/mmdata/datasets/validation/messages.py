@@ -70,7 +70,7 @@ def book_messages(rows: Columns) -> tuple[Messages, Faults]:
     if differing.size:
         rows = _by_majority(rows, begins[differing], ends[differing])
     side = rows["side"]
-    inside = np.ones(n, np.bool_)
+    inside = np.ones(len(side), np.bool_)
     inside[begins] = False
     falls = inside[1:] & (side[1:] == BID) & (side[:-1] == ASK)
     at = np.unique(np.searchsorted(ends, np.flatnonzero(falls) + 1)) if falls.any() else np.empty(0, np.int64)
@@ -91,17 +91,23 @@ def _rejoined(rows: Columns, begins: Ints, ends: Ints) -> tuple[Columns, Ints, I
     if not later.size:
         return rows, begins, ends, none, none
     kept = np.ones(len(ends), np.bool_)
+    own = np.ones(len(rows["order"]), np.bool_)
     begins, ends = begins.copy(), ends.copy()
     twice, copies = [], []
     for at in later.tolist():
         same = np.flatnonzero((order[:at] == order[at]) & (last[:at] == last[at]) & kept[:at])
         if any(_is_copy(rows, begins, ends, int(other), at) for other in same):
             copies.append(int(order[at]))
+            own[begins[at] : ends[at] + 1] = False
             kept[at] = False
         elif same.size and int(same[-1]) == at - 1:
             twice.append(int(order[at]))
             begins[at] = begins[at - 1]
             kept[at - 1] = False
+    if copies:
+        rows = {name: column[own] for name, column in rows.items()}
+        places = np.cumsum(own) - 1
+        begins, ends = places[begins], places[ends]
     return rows, begins[kept], ends[kept], np.array(twice, np.int64), np.array(copies, np.int64)
 
 
@@ -160,12 +166,6 @@ def _messages(rows: Columns, begins: Ints, ends: Ints) -> Messages:
         until = np.concatenate(([0], np.cumsum(levels)))
         count = until[ends + 1] - until[begins]
         side, price, size = (rows[name][levels] for name in ("side", "price", "size"))
-    if count.sum() != len(price):  # copies are left out
-        kept = np.zeros(len(rows["order"]), np.bool_)
-        for first, last in zip(begins.tolist(), ends.tolist(), strict=True):
-            kept[first : last + 1] = True
-        kept &= levels
-        side, price, size = (rows[name][kept] for name in ("side", "price", "size"))
     replaces = rows["is_snapshot"][ends].astype(np.bool_)
     return Messages(
         np.where(replaces, REPLACE, DIFF).astype(np.uint8),

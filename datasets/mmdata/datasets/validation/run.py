@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
-from mmdata.datasets.layout import list_symbols
+from mmdata.datasets.layout import CAPTURES, list_symbols
 from mmdata.datasets.validation.conclude import Conclusion
 from mmdata.datasets.validation.files import foreign_files
 from mmdata.datasets.validation.findings import Findings, Place
@@ -56,7 +56,8 @@ def validate(
     report = ValidationReport(str(root))
     report.findings += _strangers(root, exchange, own_thresholds)
     venues: dict[str, VenueFacts] = {}
-    for name in dict.fromkeys(pair[0] for pair in pairs):
+    recorded = {folder.name for folder in root.glob(f"{CAPTURES}/*") if exchange in (None, folder.name)}
+    for name in sorted({pair[0] for pair in pairs} | recorded):
         venues[name] = _again(partial(VenueFacts, root, name, date, own_thresholds))
         venues[name].check()
         report.findings += venues[name].findings

@@ -57,7 +57,7 @@ from mmdata.datasets.validation.venue import VenueFacts
 Ints = NDArray[np.int64]
 
 TABLES = ("depth", "snapshots", "trades", "bbo", "events", "instruments")
-_BATCH = {"depth": 1 << 18, "snapshots": 1 << 16, "trades": 1 << 17, "bbo": 1 << 17}
+BATCH = {"depth": 1 << 18, "snapshots": 1 << 16, "trades": 1 << 17, "bbo": 1 << 17}
 _AUDITS_AHEAD = 2
 _MS, _S = 1_000_000, 1_000_000_000
 _STEPS: tuple[tuple[grid.Step, tuple[str, ...]], ...] = (
@@ -183,6 +183,8 @@ class SymbolStream:
         self._wrong_sums: tuple[int, int, int, int] | None = None
         self._waiting: Waiting | None = None
         self._last_diff = 0
+        self._last_range: tuple[int, ...] = (0, 0, -1)
+        """Last trade, own id and place of the last aggregate."""
 
     # --- what is there
 
@@ -261,19 +263,17 @@ class SymbolStream:
         told = self.instruments()
         self.units = self._find_units(told)
         in_force = grid_of(told, self.units)
-        decoders = {
-            table: Decoder(table, self.ranks, self.units, in_force, self.findings) for table in _BATCH
-        }
+        decoders = {table: Decoder(table, self.ranks, self.units, in_force, self.findings) for table in BATCH}
         sources = {
             table: Source(
                 self.surveys[table].lanes,
                 READ[table],
                 decoders[table],
                 no_rows(table, self.units),
-                _BATCH[table],
+                BATCH[table],
                 margin=_AUDITS_AHEAD if table == "snapshots" else 0,
             )
-            for table in _BATCH
+            for table in BATCH
         }
         for horizon, step in steps(sources, self.findings, self.damaged.add):
             self._take(horizon, step, decoders)
@@ -287,13 +287,13 @@ class SymbolStream:
         found = []
         for of, names in _STEPS:
             unit: Decimal | None = None
-            for table in _BATCH:
+            for table in BATCH:
                 for lane in self.surveys[table].lanes:
                     for piece in lane:
                         if not piece.partition.wide:
                             continue
                         own = [name for name in names if name in READ[table]]
-                        for batch in batches(piece, own, _BATCH[table]):
+                        for batch in batches(piece, own, BATCH[table]):
                             columns = [pa.chunked_array([batch.rows.column(name)]) for name in own]
                             here = find_unit(of, [], columns).size
                             unit = here if unit is None else common_divisor(unit, here)
@@ -302,7 +302,7 @@ class SymbolStream:
                     unit = common_divisor(unit, row.step(of))
                 is_mixed = any(
                     not piece.partition.wide
-                    for table in _BATCH
+                    for table in BATCH
                     for lane in self.surveys[table].lanes
                     for piece in lane
                 )
@@ -607,13 +607,14 @@ class SymbolStream:
         kind = own["kind"].astype(np.int8)
         # Aggregates of Binance are counted in ids of their own; OKX's by the trades that they cover.
         counted = (kind == 1) & self.exchange.startswith("binance")
-        first = np.where(counted, own["trade_id"], own["first_trade_id"]).astype(np.int64)
-        last = np.where(counted, own["trade_id"], own["last_trade_id"]).astype(np.int64)
+        impossible = self._check_ranges(own, kind, counted)
+        by_id = counted | impossible
+        first = np.where(by_id, own["trade_id"], own["first_trade_id"]).astype(np.int64)
+        last = np.where(by_id, own["trade_id"], own["last_trade_id"]).astype(np.int64)
         known = (first != NO_ID) & (last != NO_ID)
         self.seen.trade_steps += self._trade_chains.take(
             kind[known], first[known], last[known], order[known], times[known]
         )
-        self._check_ranges(own, counted)
         _count_days(self.seen.trades, times)
         self._take_arrivals("trades", order, times, own["ts_event"].astype(np.int64))
         on_book = kind != _BLOCK
@@ -633,22 +634,42 @@ class SymbolStream:
                     table="trades",
                 )
 
-    def _check_ranges(self, own: Columns, counted: NDArray[np.bool_]) -> None:
-        """Check that what an aggregate says of its trades can be: first before last, its id one of them."""
-        first, last = own["first_trade_id"], own["last_trade_id"]
-        wrong = (first != NO_ID) & (last != NO_ID) & (first > last)
-        wrong |= ~counted & (first != NO_ID) & (own["trade_id"] != last)
-        for at in np.flatnonzero(wrong).tolist():
+    def _check_ranges(
+        self, own: Columns, kind: NDArray[np.int8], counted: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Check what aggregates say of the trades that they cover; return which of them cannot be.
+
+        First comes before last, and an aggregate's own id is the last where ids are those of trades. The ranges
+        of two that follow each other meet, and do not overlap.
+        """
+        first, last, number = own["first_trade_id"], own["last_trade_id"], own["trade_id"]
+        told = (first != NO_ID) & (last != NO_ID)
+        impossible = told & ((first > last) | (~counted & (number != last)))
+        rows = np.flatnonzero(told & (kind == 1) & ~impossible)
+        since = np.array([self._last_range, *zip(last[rows], number[rows], own["order"][rows], strict=True)])
+        before, behind = since[:-1], since[1:]
+        same = before[:, 2] >> FRAME_BITS == behind[:, 2] >> FRAME_BITS
+        follows = before[:, 1] + 1 == behind[:, 1]
+        gaps = np.where(
+            counted[rows],
+            follows & (first[rows] != before[:, 0] + 1),
+            (first[rows] <= before[:, 0]) & (last[rows] > before[:, 0]),
+        )
+        if len(rows):
+            self._last_range = tuple(since[-1].tolist())
+        for at in sorted({*np.flatnonzero(impossible).tolist(), *rows[gaps & same].tolist()}):
             when = int(own["ts_recv"][at])
             if self.is_asked(when):
                 self.findings.add(
                     "error",
                     "trade_ids",
-                    f"trade {int(own['trade_id'][at])} says that it covers the trades {int(first[at])} to "
-                    f"{int(last[at])}, which cannot be: volume cannot be counted by id there",
-                    self.sessions.place(int(own["order"][at]), id=int(own["trade_id"][at]), ts_recv=when),
+                    f"trade {int(number[at])} says that it covers the trades {int(first[at])} to "
+                    f"{int(last[at])}, which does not fit it, or the one before it: volume cannot be counted "
+                    "by id there",
+                    self.sessions.place(int(own["order"][at]), id=int(number[at]), ts_recv=when),
                     table="trades",
                 )
+        return np.asarray(impossible)
 
     def _take_quotes(self, rows: Columns, walked: Walked) -> None:
         order, times = rows["order"].astype(np.int64), rows["ts_recv"].astype(np.int64)
