@@ -36,7 +36,7 @@ class NoPlaceError(Exception):
 class Sheet:
     """The rows of one table and symbol, in their order, and the parts that they lie in."""
 
-    def __init__(self, root: Path, table: str, parts: Sequence[Part]) -> None:
+    def __init__(self, root: Path, table: str, parts: Sequence[Part], renamed: dict[str, str]) -> None:
         for part in parts:
             if part.rows is not None:
                 raise UsageError(
@@ -45,6 +45,7 @@ class Sheet:
                 )
         self.root = root
         self.table = table
+        self._renamed = renamed
         self.parts = list(parts)
         self._files = [pq.read_table(part.path, partitioning=None) for part in parts]
         plain = [rows.replace_schema_metadata(None) for rows in self._files]
@@ -152,6 +153,7 @@ class Sheet:
             first = rows["ts_recv"][0].value
             if first != before["ts_recv"][0].value:
                 name = part_name(first, part.session, part.n)
+                self._renamed[self.file(number)] = str(part.path.with_name(name).relative_to(self.root))
                 self.parts[number] = Part(
                     part.partition,
                     name[:26],
@@ -202,12 +204,15 @@ class Site:
     exchange: str
     symbol: str
     rng: Random
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Parts that have another name since their first row is another, by the name that they had."""
     _gave_way: list[int] = field(default_factory=list)
 
     def sheet(self, table: str, symbol: str | None = None) -> Sheet:
         """Return the rows of a table as they are now."""
         symbol = self.symbol if symbol is None else symbol
-        return Sheet(self.root, table, list_parts(self.root, table, exchange=self.exchange, symbol=symbol))
+        parts = list_parts(self.root, table, exchange=self.exchange, symbol=symbol)
+        return Sheet(self.root, table, parts, self.renamed)
 
     @cached_property
     def depth(self) -> Sheet:

@@ -53,7 +53,13 @@ class Kind:
             "symbol": site.symbol,
             "count": 1,
         }
-        return [Label(**own | where) for where in (found if isinstance(found, list) else [found])]
+        places = found if isinstance(found, list) else [found]
+        return [Label(**own | where | _now(site, where)) for where in places]
+
+
+def _now(site: Site, where: Where) -> Where:
+    """Return the name that a place's file has now."""
+    return {"file": site.renamed.get(where["file"], where["file"])} if "file" in where else {}
 
 
 KINDS: dict[str, Kind] = {}
