@@ -357,13 +357,9 @@ def strange_words(rows: pa.RecordBatch, table: str) -> Flags:
     strange = np.zeros(rows.num_rows, np.bool_)
     for name, words in _KNOWN.get(table, {}).items():
         column = rows.column(name)
-        known = pa.array(words, pa.string())
-        if (
-            pa.types.is_dictionary(column.type)
-            and pc.all(pc.is_in(column.dictionary, known)).as_py() is not False
-        ):
+        if pa.types.is_dictionary(column.type) and {*column.dictionary.to_pylist()} <= {*words}:
             continue
-        plain = column.cast(pa.string())
+        plain, known = column.cast(pa.string()), pa.array(words, pa.string())
         strange |= np.asarray(pc.and_(pc.invert(pc.is_in(plain, known)), pc.is_valid(plain)))
     return strange
 
