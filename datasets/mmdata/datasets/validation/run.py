@@ -105,12 +105,17 @@ def _check(
         return SymbolReport(exchange, symbol), [*stream.findings]
     figures = Conclusion(stream).report()
     for day in figures.days:
-        _check_accounts(root, exchange, symbol, day, stream.findings)
+        _check_accounts(root, exchange, symbol, day, stream)
     return figures, [*stream.findings]
 
 
-def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, findings: Findings) -> None:
-    """Compare a day's rows with those that its certificate, if it has one, accounts for."""
+def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, stream: SymbolStream) -> None:
+    """Compare a day's rows with those that its certificate, if it has one, accounts for.
+
+    Of a table in which something else is wrong, or was told already, nothing is added.
+    """
+    findings = stream.findings
+    wrong = {finding.table for finding in findings if finding.severity == "error"} | stream.damaged
     try:
         facts = read_certificate(root, Day(exchange, symbol, day.date))
     except DatasetError as error:
@@ -118,7 +123,7 @@ def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, find
         return
     for table, of_table in (facts or {"tables": {}})["tables"].items():
         expected, found = of_table["rows"], day.rows.get(table, 0)
-        if expected != found and not day.is_open:
+        if expected != found and table not in wrong and not day.is_open:
             findings.add(
                 "error",
                 "accounting",
