@@ -183,7 +183,7 @@ class SymbolStream:
         self._wrong_sums: tuple[int, int, int, int] | None = None
         self._waiting: Waiting | None = None
         self._last_diff = 0
-        self._last_range: tuple[int, ...] = (0, 0, -1)
+        self._last_range = np.array([[0, 0, -1]], np.int64)
         """Last trade, own id and place of the last aggregate."""
 
     # --- what is there
@@ -319,11 +319,14 @@ class SymbolStream:
         spliced = np.flatnonzero((snapshots.reason < 2) & (snapshots.messages.last_id != NO_ID))
         own = snapshots.messages
         splices = picked(own, spliced)
-        before, after = self._marks_until(horizon, decoders["depth"])
+        # Marks have no time of their own: the first wait for a message.
+        is_begun = self._last is not None or len(rows.kind) > 0 or len(splices.kind) > 0
+        before, after = self._marks_until(horizon if is_begun else -1, decoders["depth"])
         messages = _timed(
             merged([(WITHIN, rows), (WITHIN, splices), (BEFORE, before), (AFTER, after)]), self._last
         )
-        ranks = messages.order >> FRAME_BITS
+        # The time between two sessions is of neither.
+        ranks = np.where(messages.kind == SESSION, -1, messages.order >> FRAME_BITS)
         targets = self._targets(messages)
         stops = sorted({*targets, *np.flatnonzero(messages.checksum != NO_ID).tolist()})
         self._reaches += [
@@ -648,8 +651,9 @@ class SymbolStream:
         told = (first != NO_ID) & (last != NO_ID)
         impossible = told & ((first > last) | (~counted & (number != last)))
         rows = np.flatnonzero(told & (kind == 1) & ~impossible)
-        since = np.array([self._last_range, *zip(last[rows], number[rows], own["order"][rows], strict=True)])
-        before, behind = since[:-1], since[1:]
+        behind = np.column_stack((last[rows], number[rows], own["order"][rows])).astype(np.int64)
+        since = np.vstack((self._last_range, behind))
+        before = since[:-1]
         same = before[:, 2] >> FRAME_BITS == behind[:, 2] >> FRAME_BITS
         follows = before[:, 1] + 1 == behind[:, 1]
         gaps = np.where(
@@ -658,7 +662,7 @@ class SymbolStream:
             (first[rows] <= before[:, 0]) & (last[rows] > before[:, 0]),
         )
         if len(rows):
-            self._last_range = tuple(since[-1].tolist())
+            self._last_range = since[-1:]
         for at in sorted({*np.flatnonzero(impossible).tolist(), *rows[gaps & same].tolist()}):
             when = int(own["ts_recv"][at])
             if self.is_asked(when):
