@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test long-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-recorder bench-faults clean crash-test fault-test long-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -60,6 +60,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
 # Beside other recorders, which get an environment of their own (one of them is compiled: a C compiler).
+# Making and checking a dataset, beside hftbacktest's converter; needs the real captures.
+bench-datasets: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.datasets
+
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder
 
@@ -70,7 +74,7 @@ $(RIVALS)/.made: benchmarks/rivals/constraints.txt
 	@rm -rf $(RIVALS)
 	@$(PYTHON) -m venv $(RIVALS)
 	@echo "installing the rivals into $(RIVALS) ..."
-	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream
+	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream 'hftbacktest[numba,numpy,polars]'
 	@touch $@
 
 clean:

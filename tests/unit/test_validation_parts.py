@@ -121,6 +121,7 @@ def test_trade_steps_tell_holes_repeats_late_ones_and_a_new_count(chunk: int) ->
     assert stepped(ints(5, 7, 6, 8, 9), chunk=chunk) == [(HOLE, 1, 5), (LATE, 2, 7)]
     assert stepped(ints(50, 51, 3, 4, 6, 7), chunk=chunk) == [(BACK, 2, 51), (HOLE, 4, 4)]
     assert stepped(ints(5, 5, 6), chunk=chunk) == [(AGAIN, 1, 5)]
+    assert stepped(ints(5, 9, 6, 7), chunk=chunk) == [(HOLE, 1, 5), (LATE, 2, 9), (LATE, 3, 9)]
 
 
 def test_trade_that_stands_twice_in_one_frame_is_told_from_one_sent_again() -> None:

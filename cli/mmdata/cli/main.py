@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, recording, replaying, watching
+from mmdata.cli import certifying, datasets, demo, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("status")(watching.status)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)
+app.command("verify")(certifying.verify)
+app.command("certify")(certifying.certify)
 app.command("compact")(datasets.compact)
 app.command("replay")(replaying.replay)
 app.command("sandbox")(recording.sandbox)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmdata.datasets.certificate import certify, verify
     from mmdata.datasets.compaction import compact
     from mmdata.datasets.reading import scan
     from mmdata.datasets.validation import validate
 
-__all__ = ["compact", "scan", "validate"]
+__all__ = ["certify", "compact", "scan", "validate", "verify"]
 
 _HOMES = {
+    "certify": "mmdata.datasets.certificate",
     "compact": "mmdata.datasets.compaction",
     "scan": "mmdata.datasets.reading",
     "validate": "mmdata.datasets.validation",
+    "verify": "mmdata.datasets.certificate",
 }
 
 

@@ -278,6 +278,11 @@ def _stretches(whole: Part) -> Iterator[Part]:
         offset += stretch.rows
 
 
+def list_stretches(partition: Partition, path: Path) -> list[Part]:
+    """Return what a compacted file holds, wherever it lies, as `list_parts` does once it is in its place."""
+    return fused(_stretches(_part_of(partition, path)))
+
+
 def sessions_in(path: Path) -> set[str]:
     """Return the sessions that a published file holds rows of. DatasetError: the file does not say."""
     match = _PART.fullmatch(path.name)
@@ -298,13 +303,16 @@ def list_symbols(root: Path) -> list[tuple[str, str]]:
 
 
 def _part(table: str, wide: bool, path: Path) -> Part:
+    return _part_of(_partition(table, wide, path.parent), path)
+
+
+def _part_of(partition: Partition, path: Path) -> Part:
     match = _PART.fullmatch(path.name)
     if match is None:
         raise DatasetError(
             f"{path}: the name is not <first ts_recv>-<session>-<n>.parquet, so the place of its rows is "
             f"unknown; only mmdata publishes below a table: move the file away"
         )
-    partition = _partition(table, wide, path.parent)
     return Part(partition, match["start"], match["session"], int(match["n"]), path)
 
 

@@ -175,6 +175,7 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
     bbo = _read(tables["bbo"], _BBO)
     events = _read(tables["events"], _EVENTS)
     gaps = events.filter(pc.equal(events["kind"], "gap"))
+    gaps = gaps.filter(pc.invert(pc.fill_null(pc.match_substring(gaps["detail"], _COVERED), False)))
     instruments = _instruments(tables["instruments"], sessions)
     grid = _grid(instruments, depth, snapshots, trades, bbo)
     columns, order, ts_recv, ts_event = _messages(
@@ -212,7 +213,8 @@ _TRADES = [
     *("side", "price", "size", "origin", "kind"),
 ]
 _BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
-_EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
+_EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id", "detail"]
+_COVERED = '"book":"covered"'  # in the detail of a gap whose messages a snapshot holds: the book is whole
 _INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
 
 

@@ -98,6 +98,8 @@ class Sandbox(Strict, frozen=True):
     """Share of market orders that take more than the front order; with none, no trade goes beyond it."""
     drop: list[Duration] = []
     """After so long, one book message of each venue's first symbol is withheld: a gap to be healed."""
+    faults: Annotated[str, Meta(min_length=1)] | None = None
+    """A file that says what else shall go wrong, as of `mmdata sandbox --faults`."""
 
 
 class Job(Strict, frozen=True):

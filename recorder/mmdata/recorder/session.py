@@ -24,7 +24,7 @@ from mmdata.datasets.errors import DiskError
 from mmdata.recorder.ask import Asker, Explain
 from mmdata.recorder.backfill import Hole, fill
 from mmdata.recorder.books import Books
-from mmdata.recorder.booksync import Note, TradeChain
+from mmdata.recorder.booksync import COVERED, Note, TradeChain
 from mmdata.recorder.capture import (
     CaptureWriter,
     Event,
@@ -157,7 +157,9 @@ class VenueSession:
         _log.warning(
             "%s on %s: %s after id %s are missing (%s; the next message begins at %s)%s",
             *(symbol, self.exchange, channel, gap.last_id, gap.detail["cause"], gap.next_id),
-            "; the book is invalid until a fresh snapshot" if channel == DEPTH else "",
+            "; the book is invalid until a fresh snapshot"
+            if channel == DEPTH and not COVERED.items() <= gap.detail.items()
+            else "",
         )
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:

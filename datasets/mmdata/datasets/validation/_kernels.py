@@ -34,6 +34,7 @@ LOW_FIRST, LOW_LAST, LOW_PLACE, LOW_ARRIVAL = 1, 2, 3, 4  # the trade below the 
 SINCE = 5  # arrival of the trade before
 OPEN = 6  # next place in the ring of open holes, which follows
 RING = 64
+NO_HOLE = 2**63 - 1  # where a hole would begin
 TRADE_STATE = OPEN + 1 + 2 * RING
 
 # Columns of a step: what it is, place, arrival, first and last id, the id before, arrival before it.
@@ -154,8 +155,8 @@ def _note(found: Ints, count: int, state: Ints, other: int, since: int) -> None:
 def walk_trades(first: Ints, last: Ints, order: Ints, times: Ints, state: Ints, found: Ints) -> int:
     """Follow the ids of trades of one kind and session; write steps into ``found`` (2n + 1, 7).
 
-    By the rule of the recorder (`mmdata.recorder.booksync.TradeChain`): what comes late or again leaves the
-    chain where it is, and two that follow each other below it begin a new count.
+    By the rule of the recorder (`mmdata.recorder.booksync.TradeChain`): what comes late, into a hole, or
+    again leaves the chain where it is, and two that were told before and follow each other begin a new count.
     """
     count = 0
     for i in range(len(last)):
@@ -169,13 +170,18 @@ def walk_trades(first: Ints, last: Ints, order: Ints, times: Ints, state: Ints, 
             continue
         top = state[TOP]
         is_low = top != NO_ID and last[i] <= top
+        if is_low and _is_late(state, first[i], last[i]):
+            count = _step(found, count, LATE, order[i], times[i], first[i], last[i], state)
+            continue
         if state[LOW_LAST] != NO_ID:
             if is_low and first[i] == state[LOW_LAST] + 1:
                 count = _settle(found, count, BACK, state)
+                for at in range(OPEN + 1, TRADE_STATE, 2):
+                    state[at] = NO_HOLE
                 state[TOP] = last[i]
                 state[SINCE] = times[i]
                 continue
-            count = _settle(found, count, _again_or_late(state), state)
+            count = _settle(found, count, AGAIN, state)
         if is_low:
             state[LOW_FIRST], state[LOW_LAST] = first[i], last[i]
             state[LOW_PLACE], state[LOW_ARRIVAL] = order[i], times[i]
@@ -195,16 +201,16 @@ def end_trades(state: Ints, found: Ints) -> int:
     """Write the trade below the top that came last, if there is one, as nothing can follow it any more."""
     if state[LOW_LAST] == NO_ID:
         return 0
-    return _settle(found, 0, _again_or_late(state), state)
+    return _settle(found, 0, AGAIN, state)
 
 
 @kernel(chain)
-def _again_or_late(state: Ints) -> int:
-    """Tell a trade that lay in a hole from one that was told before."""
-    for at in range(OPEN + 1, TRADE_STATE, 2):
-        if state[at] <= state[LOW_FIRST] and state[LOW_LAST] <= state[at + 1]:
-            return LATE
-    return AGAIN
+def _is_late(state: Ints, first: int, last: int) -> bool:
+    """Tell a trade that lies in a hole of this count from one that was told before."""
+    for at in range(OPEN + 1, TRADE_STATE, 2):  # noqa: SIM110 numba knows no any() of a generator
+        if state[at] <= first and last <= state[at + 1]:
+            return True
+    return False
 
 
 @kernel(chain)
@@ -248,7 +254,7 @@ def new_chain() -> Ints:
 def new_trades() -> Ints:
     """Return the state of a chain of trades before its first."""
     state = np.full(TRADE_STATE, NO_ID)
-    state[OPEN + 1 :: 2] = np.iinfo(np.int64).max
+    state[OPEN + 1 :: 2] = NO_HOLE
     state[OPEN] = 0
     return state
 

@@ -168,6 +168,10 @@ class Channel:
 
     def take(self, order: Ints, ts_recv: Ints, ts_event: Ints, offset: Ints | None, margin: int) -> None:
         """Take rows in order; ``offset`` is the venue's clock minus ours at each, wrong by ``margin``."""
+        if (ts_recv == NO_TIME).any():
+            own = ts_recv != NO_TIME
+            order, ts_recv, ts_event = order[own], ts_recv[own], ts_event[own]
+            offset = None if offset is None else offset[own]
         if not len(order):
             return
         self._look_at_clocks(order, ts_recv, ts_event)

@@ -181,7 +181,7 @@ def match(breaks: Sequence[Break | Step], gaps: Iterable[Event], ranks: dict[str
             result.misquoted.append((found, near[0]))
         else:
             result.unrecorded.append(found)
-    result.invented = spare
+    result.invented = [gap for gap in spare if not gap.is_covered]
     return result
 
 

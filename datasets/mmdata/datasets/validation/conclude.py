@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +13,7 @@ from mmdata.datasets.times import iso, to_ns
 from mmdata.datasets.validation.arrivals import DAY_NS, MINUTE_NS, Histogram, Pause
 from mmdata.datasets.validation.arrivals import Step as ClockStep
 from mmdata.datasets.validation.chains import AGAIN, BACK, HOLE, LATE, TWICE, Break, Matched, Step, match
-from mmdata.datasets.validation.events import id_or_none
+from mmdata.datasets.validation.events import Event, id_or_none
 from mmdata.datasets.validation.findings import Place
 from mmdata.datasets.validation.minutes import book_series, coverage, spans_to_minutes
 from mmdata.datasets.validation.report import (
@@ -30,7 +30,7 @@ from mmdata.datasets.validation.symbol import SymbolStream
 _STEP_NEAR_NS = 5_000_000_000
 """A recorder looks at its clock each second; within this its note is of the step that the rows show."""
 _ENDS = ("gap", "disconnected", "connected", "torn", "session_end", "session_start")
-_TRADING = ("TRADING", "live", None)
+_TRADING = ("TRADING", "live")
 
 
 class Conclusion:
@@ -49,6 +49,15 @@ class Conclusion:
         self._matched = match(self._seen.breaks, self._depth_gaps, stream.ranks)
         steps = [step for step in self._seen.trade_steps if step.what in (HOLE, BACK)]
         self._matched_trades = match(steps, self._trade_gaps, stream.ranks)
+
+        everyone = [own for own in (*stream.events, *stream.venue.events) if own.session in stream.ranks]
+        self._ends = sorted(own.order(stream.ranks) for own in everyone if own.kind in _ENDS)
+        self._states = [
+            (own.order(stream.ranks), status)
+            for own in stream.events
+            if own.kind == "instrument" and (status := _status(own)) is not None
+        ]
+        self._broken_at = {own.order for own in self._seen.breaks}
 
     def report(self) -> SymbolReport:
         """Make the findings; return the figures."""
@@ -358,25 +367,14 @@ class Conclusion:
                 )
 
     def _is_explained(self, pause: Pause) -> bool:
-        stream = self._stream
-        if any(found.order == pause.order for found in self._seen.breaks):
+        """Tell whether something on record says why nothing came: a hole, a connection, a halt."""
+        if pause.order in self._broken_at:
             return True
-        status: object = None
-        for event in (*stream.events, *stream.venue.events):
-            if event.session not in stream.ranks:
-                continue
-            order = event.order(stream.ranks)
-            if event.kind in _ENDS and pause.before < order <= pause.order:
-                return True
-            if (
-                event.kind == "instrument"
-                and event.session
-                and order <= pause.order
-                and event in stream.events
-            ):
-                changed = event.detail.get("changed", {})
-                status = changed.get("status", [None, event.detail.get("status", status)])[1]
-        return status not in _TRADING
+        at = bisect_right(self._ends, pause.before)
+        if at < len(self._ends) and self._ends[at] <= pause.order:
+            return True
+        at = bisect_right([order for order, _ in self._states], pause.order)
+        return at > 0 and self._states[at - 1][1] not in _TRADING
 
     # --- days
 
@@ -502,3 +500,12 @@ class Conclusion:
                 Place(ts_recv=begin),
                 count=end - first,
             )
+
+
+def _status(event: Event) -> str | None:
+    """Return the state that an `instrument` event tells; None: it tells of something else."""
+    changed = event.detail.get("changed")
+    if isinstance(changed, dict) and "status" in changed:
+        return str(changed["status"][1])
+    status = event.detail.get("status")
+    return None if status is None else str(status)

@@ -39,6 +39,11 @@ class Event:
     row: int
 
     @property
+    def is_covered(self) -> bool:
+        """Messages are missing, but the snapshot that the book began with holds them: it stays valid."""
+        return self.detail.get("book") == "covered"
+
+    @property
     def place(self) -> Place:
         """Where it stands."""
         return Place(self.session, self.frame, self.last_id, self.ts_recv, self.file, self.row)

@@ -140,6 +140,16 @@ def _place(
         if ends[lane].get(session, -1) < piece.first_frame:
             return lane, piece
         last = own[-1]
+        if ends[lane][session] == piece.first_frame < piece.last_frame:
+            findings.of(piece.partition.date).add(
+                "error",
+                "message",
+                f"{piece.path}: begins with frame {piece.first_frame}, which {last.path.name} before it ends "
+                "with: who reads file by file sees half a message",
+                Place(session=session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
+                table=part.partition.table,
+            )
+            return lane, piece
         if last.partition.date == piece.partition.date:
             findings.of(piece.partition.date).add(
                 "error",

@@ -55,6 +55,12 @@ READ = {
 
 KINDS = ("trade", "agg", "block")
 REASONS = ("start", "gap", "audit")
+_BOOK_SIDES = ("bid", "ask")
+_KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "depth": {"side": _BOOK_SIDES},
+    "snapshots": {"side": _BOOK_SIDES, "reason": REASONS},
+    "trades": {"side": ("buy", "sell"), "kind": KINDS, "origin": ("stream", "backfill")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +174,15 @@ class Decoder:
             "ts_event": numbers(rows.column("ts_event"), NO_TIME),
         }
         columns |= _VALUES[self.table](rows, self.units)
+        columns["strange"] = strange_words(rows, self.table)
         columns = self._own(columns, session, batch)
+        columns = self._known(columns, batch)
         columns = self._in_order(columns, batch)
         if batch.piece.broken_before and batch.first_row == batch.piece.offset and len(columns["order"]):
             self.breaks.append(int(columns["order"][0]))
         self._check_date(columns, batch)
         self._check_values(columns, batch)
-        del columns["row"]
+        del columns["row"], columns["strange"]
         return columns
 
     def _tell(
@@ -224,9 +232,31 @@ class Decoder:
                 int(strange.sum()),
             )
             kept &= ~strange
+            after = np.flatnonzero(~strange[at:])
+            if after.size:
+                self.breaks.append(int(columns["order"][at + after[0]]))
         if batch.piece.after >= 0:
             kept &= (columns["order"].astype(np.int64) & FRAME_MASK) > batch.piece.after
         return columns if kept.all() else {name: column[kept] for name, column in columns.items()}
+
+    def _known(self, columns: Columns, batch: Batch) -> Columns:
+        """Leave out rows with a word that the schema does not know."""
+        strange = columns["strange"]
+        if not strange.any():
+            return columns
+        for at in np.flatnonzero(strange).tolist():
+            self._tell(
+                "error",
+                "schema",
+                "has a word that the schema does not know, as its side, kind, origin or reason; it is left "
+                "out",
+                columns,
+                at,
+                batch,
+            )
+            if at + 1 < len(strange) and self.table == "trades":
+                self.breaks.append(int(columns["order"][at + 1]))
+        return {name: column[~strange] for name, column in columns.items()}
 
     def _in_order(self, columns: Columns, batch: Batch) -> Columns:
         order = columns["order"]
@@ -272,8 +302,7 @@ class Decoder:
                 batch,
                 end - first,
             )
-            near = times[first - 1] if first > 0 else times[end] if end < len(times) else begin
-            times[first:end] = near
+            times[first:end] = NO_TIME
             events[first:end] = NO_TIME
 
     def _check_values(self, columns: Columns, batch: Batch) -> None:
@@ -321,6 +350,18 @@ def codes_of_sessions(column: pa.Array, ranks: dict[str, int]) -> Ints:
         column = column.dictionary_encode()
     mapped = np.array([ranks.get(name, len(ranks)) for name in column.dictionary.to_pylist()], np.int64)
     return np.asarray(mapped[column.indices.to_numpy(zero_copy_only=False)])
+
+
+def strange_words(rows: pa.RecordBatch, table: str) -> Flags:
+    """Return the rows with a word that none of the table's columns of words can have."""
+    strange = np.zeros(rows.num_rows, np.bool_)
+    for name, words in _KNOWN.get(table, {}).items():
+        column = rows.column(name)
+        if pa.types.is_dictionary(column.type) and {*column.dictionary.to_pylist()} <= {*words}:
+            continue
+        plain, known = column.cast(pa.string()), pa.array(words, pa.string())
+        strange |= np.asarray(pc.and_(pc.invert(pc.is_in(plain, known)), pc.is_valid(plain)))
+    return strange
 
 
 def _depth(rows: pa.RecordBatch, units: Units) -> Columns:

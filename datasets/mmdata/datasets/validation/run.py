@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mmdata.datasets.certificate.derive import Day
+from mmdata.datasets.certificate.store import read_certificate
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.layout import CAPTURES, list_symbols
@@ -101,7 +103,35 @@ def _check(
     except DatasetError as error:
         stream.findings.add("error", "load", str(error))
         return SymbolReport(exchange, symbol), [*stream.findings]
-    return Conclusion(stream).report(), [*stream.findings]
+    figures = Conclusion(stream).report()
+    for day in figures.days:
+        _check_accounts(root, exchange, symbol, day, stream)
+    return figures, [*stream.findings]
+
+
+def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, stream: SymbolStream) -> None:
+    """Compare a day's rows with those that its certificate, if it has one, accounts for.
+
+    Of a table in which something else is wrong, or was told already, nothing is added.
+    """
+    findings = stream.findings
+    wrong = {finding.table for finding in findings if finding.severity == "error"} | stream.damaged
+    try:
+        facts = read_certificate(root, Day(exchange, symbol, day.date))
+    except DatasetError as error:
+        findings.add("error", "accounting", str(error))
+        return
+    for table, of_table in (facts or {"tables": {}})["tables"].items():
+        expected, found = of_table["rows"], day.rows.get(table, 0)
+        if expected != found and table not in wrong and not day.is_open:
+            findings.add(
+                "error",
+                "accounting",
+                f"{table} of {day.date} has {found} rows, its certificate accounts for {expected}: rows were "
+                "lost or added since; `mmdata verify` tells which file",
+                count=abs(expected - found),
+                table=table,
+            )
 
 
 def _strangers(root: Path, exchange: str | None, thresholds: Thresholds) -> list[Finding]:

@@ -163,7 +163,7 @@ class SymbolStream:
             )
         }
         self.minutes = BookMinutes()
-        self._day = (to_ns(date), to_ns(date, end=True)) if date is not None else (-(2**62), 2**62)
+        self._day = (to_ns(date), to_ns(date, end=True)) if date is not None else (NO_TIME, 2**63 - 1)
         self._walk = BookWalk(self.chain)
         self._chain = BookChain(self.chain)
         self._trade_chains = TradeChains()
@@ -183,7 +183,7 @@ class SymbolStream:
         self._wrong_sums: tuple[int, int, int, int] | None = None
         self._waiting: Waiting | None = None
         self._last_diff = 0
-        self._last_range: tuple[int, ...] = (0, 0, -1)
+        self._last_range = np.array([[0, 0, -1]], np.int64)
         """Last trade, own id and place of the last aggregate."""
 
     # --- what is there
@@ -231,7 +231,7 @@ class SymbolStream:
         """Return what stands between the messages: (order, within the frame, kind, ts_recv), in order."""
         found = [(rank << FRAME_BITS, BEFORE, SESSION, NO_TIME) for rank in self.ranks.values()]
         for event in self.events:
-            if event.kind == "gap" and event.channel == "depth":
+            if event.kind == "gap" and event.channel == "depth" and not event.is_covered:
                 kind = GAP_OPEN if event.next_id is None else GAP
                 found.append((event.order(self.ranks), AFTER, kind, event.ts_recv))
         return sorted(found)
@@ -319,11 +319,14 @@ class SymbolStream:
         spliced = np.flatnonzero((snapshots.reason < 2) & (snapshots.messages.last_id != NO_ID))
         own = snapshots.messages
         splices = picked(own, spliced)
-        before, after = self._marks_until(horizon, decoders["depth"])
+        # Marks have no time of their own: the first wait for a message.
+        is_begun = self._last is not None or len(rows.kind) > 0 or len(splices.kind) > 0
+        before, after = self._marks_until(horizon if is_begun else -1, decoders["depth"])
         messages = _timed(
             merged([(WITHIN, rows), (WITHIN, splices), (BEFORE, before), (AFTER, after)]), self._last
         )
-        ranks = messages.order >> FRAME_BITS
+        # The time between two sessions is of neither.
+        ranks = np.where(messages.kind == SESSION, -1, messages.order >> FRAME_BITS)
         targets = self._targets(messages)
         stops = sorted({*targets, *np.flatnonzero(messages.checksum != NO_ID).tolist()})
         self._reaches += [
@@ -601,9 +604,6 @@ class SymbolStream:
         streamed = ~rows["is_backfill"].astype(np.bool_)
         own = {name: column[streamed] for name, column in rows.items()} if not streamed.all() else rows
         order, times = own["order"].astype(np.int64), own["ts_recv"].astype(np.int64)
-        if decoder.breaks:
-            self._trade_chains.restart()
-            decoder.breaks.clear()
         kind = own["kind"].astype(np.int8)
         # Aggregates of Binance are counted in ids of their own; OKX's by the trades that they cover.
         counted = (kind == 1) & self.exchange.startswith("binance")
@@ -612,12 +612,16 @@ class SymbolStream:
         first = np.where(by_id, own["trade_id"], own["first_trade_id"]).astype(np.int64)
         last = np.where(by_id, own["trade_id"], own["last_trade_id"]).astype(np.int64)
         known = (first != NO_ID) & (last != NO_ID)
-        self.seen.trade_steps += self._trade_chains.take(
-            kind[known], first[known], last[known], order[known], times[known]
-        )
+        cuts = [] if not decoder.breaks else np.searchsorted(order[known], sorted(decoder.breaks)).tolist()
+        parts = [np.split(column[known], cuts) for column in (kind, first, last, order, times)]
+        for number, part in enumerate(zip(*parts, strict=True)):
+            if number:
+                self._trade_chains.restart()
+            self.seen.trade_steps += self._trade_chains.take(*part)
+        decoder.breaks[:] = [place for place in decoder.breaks if not len(order) or place > order[-1]]
         _count_days(self.seen.trades, times)
         self._take_arrivals("trades", order, times, own["ts_event"].astype(np.int64))
-        on_book = kind != _BLOCK
+        on_book = (kind != _BLOCK) & (own["price"] > 0) & (times != NO_TIME)
         prices = Prices(order[on_book], times[on_book], last[on_book], own["price"].astype(np.int64)[on_book])
         found = self._trade_checks.take(walked, prices, is_end=is_end)
         if self._is_tainted:
@@ -639,24 +643,26 @@ class SymbolStream:
     ) -> NDArray[np.bool_]:
         """Check what aggregates say of the trades that they cover; return which of them cannot be.
 
-        First comes before last, and an aggregate's own id is the last where ids are those of trades. The ranges
-        of two that follow each other meet, and do not overlap.
+        First comes before last, and an aggregate's own id is the last where ids are those of trades. The
+        ranges of two that follow each other do not overlap, and meet where the venue counts every trade (on
+        USDⓈ-M ids of the insurance fund's trades belong to no aggregate).
         """
         first, last, number = own["first_trade_id"], own["last_trade_id"], own["trade_id"]
         told = (first != NO_ID) & (last != NO_ID)
         impossible = told & ((first > last) | (~counted & (number != last)))
         rows = np.flatnonzero(told & (kind == 1) & ~impossible)
-        since = np.array([self._last_range, *zip(last[rows], number[rows], own["order"][rows], strict=True)])
-        before, behind = since[:-1], since[1:]
+        behind = np.column_stack((last[rows], number[rows], own["order"][rows])).astype(np.int64)
+        since = np.vstack((self._last_range, behind))
+        before = since[:-1]
         same = before[:, 2] >> FRAME_BITS == behind[:, 2] >> FRAME_BITS
         follows = before[:, 1] + 1 == behind[:, 1]
         gaps = np.where(
             counted[rows],
-            follows & (first[rows] != before[:, 0] + 1),
+            follows & (first[rows] != before[:, 0] + 1) & (self.exchange == "binance"),
             (first[rows] <= before[:, 0]) & (last[rows] > before[:, 0]),
         )
         if len(rows):
-            self._last_range = tuple(since[-1].tolist())
+            self._last_range = since[-1:]
         for at in sorted({*np.flatnonzero(impossible).tolist(), *rows[gaps & same].tolist()}):
             when = int(own["ts_recv"][at])
             if self.is_asked(when):
@@ -711,7 +717,7 @@ class SymbolStream:
 
 
 def _count_days(counts: dict[int, int], times: Ints) -> None:
-    days, found = np.unique(times // DAY_NS, return_counts=True)
+    days, found = np.unique(times[times != NO_TIME] // DAY_NS, return_counts=True)
     for day, count in zip(days.tolist(), found.tolist(), strict=True):
         counts[day] = counts.get(day, 0) + count
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmdata.datasets.compaction import written_from
 from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, date_name
 from mmdata.datasets.schema import TABLES
 from mmdata.datasets.validation.events import (
@@ -21,6 +20,7 @@ from mmdata.datasets.validation.events import (
 from mmdata.datasets.validation.files import survey
 from mmdata.datasets.validation.findings import Findings, Place
 from mmdata.datasets.validation.thresholds import Thresholds
+from mmdata.datasets.writing import written_from
 
 
 class VenueFacts:
