@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmdata.datasets.certificate.store import CERTIFICATES
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.schema import TABLES, arrow_schema
 from mmdata.datasets.validation import Finding
@@ -53,7 +54,7 @@ def files(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*")
-        if path.is_file() and path.name != LABELS
+        if path.is_file() and path.name != LABELS and CERTIFICATES not in path.parts
     }
 
 

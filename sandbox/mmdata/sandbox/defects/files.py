@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.datasets.certificate import certify
 from mmdata.datasets.layout import Part, Partition, list_parts, part_name
 from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site, write
 from mmdata.sandbox.defects.kinds import EVERYTHING, Where, at_row, kind
@@ -245,6 +247,21 @@ def part_twice(site: Site) -> Where:
     path = part.path.with_name(name)
     path.write_bytes(part.path.read_bytes())
     return {"table": table, "file": _below(site, path)}
+
+
+@kind("accounting")
+def rows_lost(site: Site) -> Where:
+    """Rows of a channel without ids are gone since the day was certified."""
+    sheet = site.filled("bbo")
+    frames = sheet.ints("frame")
+    day = sheet.parts[int(sheet.part[site.rng.randrange(len(sheet))])].partition.date
+    of_day = [row for row, part in enumerate(sheet.part) if sheet.parts[part].partition.date == day]
+    begin = site.rng.randrange(1, len(of_day) - 4)
+    lost = of_day[begin : begin + site.rng.randrange(1, 4)]
+    certify(site.root, exchange=site.exchange, symbol=site.symbol, date=day)
+    sheet.drop(np.flatnonzero(np.isin(frames, frames[lost])).tolist())
+    sheet.save()
+    return {"table": "bbo", "count": len(lost)}
 
 
 @kind("chain", touches=EVERYTHING)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from mmdata.datasets.certificate.accounts import ACCOUNTS
+from mmdata.datasets.certificate.store import CERTIFICATES
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.layout import NO_SYMBOL, list_parts, list_symbols
 from mmdata.sandbox.defects import books, chains, clocks, files, journal, messages, trades, values
@@ -35,7 +37,8 @@ def generate(
 ) -> list[Label]:
     """Make the folder ``root`` a dataset with planted defects; return their labels, written beside it, too.
 
-    The dataset is the clean twin of ``seed``, or a copy of ``source``. Planted is one of each of ``kinds``,
+    The dataset is the clean twin of ``seed``, or a copy of ``source`` without its certificates, which would
+    tell of any defect whatever a validator sees. Planted is one of each of ``kinds``,
     or ``mixed`` kinds that are drawn, or (neither) one that is drawn; always in places that do not touch each
     other. Of what is drawn, a kind that finds no place gives way to another. The same arguments give
     the same bytes.
@@ -48,7 +51,9 @@ def generate(
     if source is None:
         make_twin(root, seed)
     else:
-        shutil.copytree(source, root, dirs_exist_ok=True)
+        shutil.copytree(
+            source, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CERTIFICATES, ACCOUNTS)
+        )
     rng = Random(f"defects {seed}")
 
     def drawn(own: Kind) -> list[Label]:
