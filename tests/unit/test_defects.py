@@ -243,6 +243,11 @@ def test_what_was_known_before_is_no_extra_finding_but_counts_once() -> None:
     assert score([LABEL], [FOUND, known, known], [known]).extra == [known]
 
 
+def test_known_finding_does_not_hide_one_of_the_same_check_elsewhere() -> None:
+    anywhere = replace(FOUND, frame=None, session=None, file=None)
+    assert score([LABEL], [FOUND, anywhere], [anywhere]).perfect
+
+
 # --- the command, and the page
 
 

@@ -45,7 +45,7 @@ def score(labels: Iterable[Label], findings: Iterable[Finding], before: Iterable
     """
     told = Score()
     known = list(before)
-    fresh = _without(list(findings), known, lambda a, b: _key(a) == _key(b) and _same_place(a, b))
+    fresh = _without(list(findings), known, lambda a, b: (_key(a), _place(a)) == (_key(b), _place(b)))
     open_labels: list[Label] = []
     for label in labels:
         _pair(label, fresh, _names, told.named, open_labels)
@@ -95,6 +95,10 @@ def _key(told: _Told) -> tuple[str, ...]:
 
 
 _FIELDS = ("session", "frame", "row", "id", "ts_recv", "table")
+
+
+def _place(told: _Told) -> tuple[object, ...]:
+    return tuple(getattr(told, name) for name in _FIELDS)
 
 
 def _same_place(a: _Told, b: _Told) -> bool:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from mmdata.datasets.grid import DERIVED, USER
 from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_part
 from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site
@@ -16,10 +17,11 @@ from mmdata.sandbox.defects.walk import Walk
 
 
 def grid(site: Site) -> tuple[Decimal, Decimal]:
-    """Return tick and lot as the table `instruments` tells them. NoPlaceError: it does not."""
+    """Return tick and lot as user or venue told them. NoPlaceError: they did not."""
     parts = list_parts(site.root, "instruments", exchange=site.exchange, symbol=site.symbol)
     rows = [row for part in parts for row in read_part(part, ("source", "tick_size", "lot_size")).to_pylist()]
-    told = [row for row in rows if row["source"] == "user"] or rows
+    rows = [row for row in rows if row["source"] != DERIVED]
+    told = [row for row in rows if row["source"] == USER] or rows
     if not told:
         raise NoPlaceError
     return told[-1]["tick_size"], told[-1]["lot_size"]
