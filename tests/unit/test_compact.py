@@ -315,10 +315,13 @@ def test_validation_and_replay_say_the_same_before_and_after(imported: Path) -> 
             f"{repr(event).partition('book=')[0]} {event.book.id} {event.book.bids()} {event.book.asks()}"
             for event in replay(imported, exchange="binance", symbol="BTCUSDT")
         ]
-        return validate(imported).to_json_dict(), events
+        report = validate(imported).to_json_dict()
+        for finding in report["findings"]:
+            del finding["file"], finding["row"]  # which are others
+        return report, events
 
     before = said()
-    assert any(finding["check"] == "gap" for finding in before[0]["findings"])
+    assert any(finding["check"] == "chain" for finding in before[0]["findings"])
     assert len(before[1]) > 20
     assert {found.day.table for found in compact(imported).done} >= {"depth", "trades", "events"}
     assert said() == before

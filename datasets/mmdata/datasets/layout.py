@@ -67,6 +67,11 @@ class Part:
     """It lies in a wide file, and was published narrow."""
 
 
+def is_part_name(name: str) -> bool:
+    """Tell whether a file is named as a published part is."""
+    return _PART.fullmatch(name) is not None
+
+
 def is_compacted(path: Place) -> bool:
     """Tell by its name whether a file stands for several parts."""
     match = _PART.fullmatch(path.name)
@@ -120,6 +125,7 @@ def list_parts(
     date: str | None = None,
     since: str = "",
     session: str | None = None,
+    foreign: list[Path] | None = None,
 ) -> list[Part]:
     """Return the published parts of ``table``, narrow and wide, in the order that they are read.
 
@@ -128,11 +134,12 @@ def list_parts(
     empty list: nothing is there.
 
     Neighbours in a compacted file are one part. A compacted file that is damaged is listed as a part of
-    the session ``compacted``, whichever session is asked for.
+    the session ``compacted``, whichever session is asked for. A file whose name is not ours is a
+    DatasetError, or is added to ``foreign`` and left out.
     """
     for _ in range(_ATTEMPTS):
         try:
-            parts = _listed(root, table, exchange, symbol, date, since)
+            parts = _listed(root, table, exchange, symbol, date, since, foreign)
             break
         except FileNotFoundError as error:  # a folder was replaced between listing and looking
             replaced = error
@@ -184,7 +191,13 @@ def list_partitions(
 
 
 def _listed(
-    root: Root, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+    root: Root,
+    table: str,
+    exchange: str | None,
+    symbol: str | None,
+    date: str | None,
+    since: str,
+    foreign: list[Path] | None,
 ) -> list[Part]:
     """Return each part once. FileNotFoundError: a folder was replaced meanwhile.
 
@@ -193,7 +206,7 @@ def _listed(
     parts = [
         part
         for wide, folder in _folders(root, table, exchange, symbol, date, since)
-        for part in _parts(table, wide, folder)
+        for part in _parts(table, wide, folder, foreign)
     ]
     widened = {_identity(part) for part in parts if part.widened}
     return [part for part in parts if part.partition.wide or _identity(part) not in widened]
@@ -219,8 +232,11 @@ def _folders(
                 yield wide, folder
 
 
-def _parts(table: str, wide: bool, folder: Folder) -> Iterator[Part]:
+def _parts(table: str, wide: bool, folder: Folder, foreign: list[Path] | None) -> Iterator[Part]:
     for path in folder.parquet_files():
+        if foreign is not None and not is_part_name(path.name):
+            foreign.append(cast(Path, path))
+            continue
         part = _part(table, wide, path)
         if part.session == COMPACTED:
             yield from _stretches(part)
