@@ -32,7 +32,8 @@ def _heads(sheet: Sheet) -> Ints:
 def _latencies(sheet: Sheet, rows: Ints) -> Ints:
     """Return ``ts_recv - ts_event`` of rows, those left out whose venue sends no time."""
     event = sheet.ints("ts_event")[rows]
-    return sheet.ints("ts_recv")[rows][event != NO_TIME] - event[event != NO_TIME]
+    latencies: Ints = sheet.ints("ts_recv")[rows][event != NO_TIME] - event[event != NO_TIME]
+    return latencies
 
 
 def _first(sheet: Sheet, row: int, **more: object) -> Where:
@@ -53,7 +54,9 @@ def clock_behind(site: Site) -> list[Where]:
         for name in ("ts_event", "ts_sent"):
             if name in sheet.rows.column_names:
                 values = sheet.ints(name)
-                sheet.set(name, {row: int(values[row]) + by for row in np.flatnonzero(values != NO_TIME)})
+                sheet.set(
+                    name, {row: int(values[row]) + by for row in np.flatnonzero(values != NO_TIME).tolist()}
+                )
         sheet.save()
     return found
 
