@@ -88,13 +88,9 @@ class Recording:
         if self.exchange == "okx":
             self._message(whole, self._id, -1, is_snapshot=True)
             return
-        rows = [
-            self._key()
-            | {"last_id": self._id, "side": side, "level": 0, "reason": "start"}
-            | self._exact(side, price, size)
-            for side, price, size in whole
-        ]
-        self._add("snapshots", rows or [self._key() | {"last_id": self._id, "reason": "start"}])
+        key = self._key() | {"last_id": self._id, "reason": "start"}
+        rows = [key | {"side": side, "level": 0} | self._exact(side, p, size) for side, p, size in whole]
+        self._add("snapshots", rows or [key])
 
     def disconnect(self, levels: list[tuple[str, int, int]]) -> None:
         """Lose the connection, and what changes meanwhile."""
