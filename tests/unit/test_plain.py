@@ -10,7 +10,7 @@ from mmdata.recorder.capture import format_frame, parse_line
 from mmdata.recorder.ingest import _PLAIN, Ingest
 from mmdata.recorder.merge import chain_name
 from tests.builders import NOON, SESSION
-from tests.plain import KINDS, capture, ingested, message, published, same
+from tests.plain import KINDS, capture, imported, ingested, message, published, same
 
 
 def test_frames_as_the_venue_writes_them_are_never_left_to_the_strict_reader() -> None:
@@ -129,3 +129,17 @@ def test_a_message_with_more_levels_than_there_is_room_for_is_left_to_the_strict
 
 def test_rule_of_each_plain_exchange_is_one_that_the_kernel_knows() -> None:
     assert {CHAINS[exchange].rule for exchange in _PLAIN} <= {RANGE, PREVIOUS}
+
+
+def test_an_import_ends_at_the_newest_stamp_whoever_has_read_its_line() -> None:
+    lines = [
+        b"1795262400000000001 " + BASE,
+        b"1795262400000000002 " + ODD["white space"],
+        b"damaged",
+        b"damaged, too",
+    ]
+    plain = imported("binance", lines, plain=True)
+    assert plain == imported("binance", lines, plain=False)
+    *_, noted = [rows for partition, _, _, rows in plain[1] if partition.table == "events"]
+    assert noted["kind"][-1].as_py() == "session_end"
+    assert noted["ts_recv"][-1].value == 1795262400000000002

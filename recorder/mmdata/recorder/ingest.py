@@ -258,7 +258,8 @@ class Ingest:
         self.report.lines += number - begun
         self.report.decoded += frames
         self.report.repeats += repeats
-        self.last_stamp = stamp or self.last_stamp
+        if number > begun:
+            self.last_stamp = stamp
         assert ending != DONE or at == len(text)
         return at, number
 
