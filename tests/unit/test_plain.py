@@ -48,6 +48,29 @@ def test_a_kernels_state_is_the_machines() -> None:
     assert states[0] == states[1]
 
 
+def test_lines_are_counted_on_their_dates_whoever_reads_them() -> None:
+    day_ns = 86_400 * 10**9
+    frames = capture([("depth", 1, 0)] * 6, ["BTCUSDT"], usdm=False)
+    stamps = [NOON, NOON, NOON + day_ns, NOON + day_ns, NOON, NOON]
+    lines = [
+        format_frame(stamp, conn, text, is_text=True)[:-1]
+        for stamp, (conn, text) in zip(stamps, frames, strict=True)
+    ]
+    told = []
+    for plain in (True, False):
+        with published([]):
+            ingest = Ingest(Path("nowhere"), "binance", SESSION, {}, dry=True)
+            if plain:
+                ingest.take_lines(b"\n".join([*lines, b""]), 0, lambda *line: None, is_tagged=True)
+            else:
+                for number, line in enumerate(lines):
+                    ingest.take(parse_line(number, line))
+            ingest.flush()
+            told.append(ingest.account(0))
+    assert told[0] == told[1]
+    assert [own.lines.decoded for _, own in sorted(told[0].days.items())] == [4, 2]
+
+
 BASE = message("depth", "BTCUSDT", 105, 100, usdm=False)
 TRADE = message("trade", "BTCUSDT", 7, 6, usdm=False)
 ODD = {
