@@ -53,6 +53,25 @@ class Unit:
     source: str
 
 
+class Divisors:
+    """The greatest common divisors of the prices and of the sizes of one symbol, over all that was seen."""
+
+    def __init__(self) -> None:
+        self.tick: Decimal | None = None
+        self.lot: Decimal | None = None
+
+    def see(self, rows: pa.Table) -> None:
+        """Take the prices and sizes of some rows in: all their columns of decimals."""
+        for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
+            values = scaled(rows[name])
+            if values.size:
+                step = Decimal(abs(int(np.gcd.reduce(values)))).scaleb(-rows[name].type.scale)
+                if name.endswith("size"):
+                    self.lot = step if self.lot is None else common_divisor(self.lot, step)
+                else:
+                    self.tick = step if self.tick is None else common_divisor(self.tick, step)
+
+
 def in_force(told: Iterable[Instrument]) -> list[Instrument]:
     """Return the rows that count, in order: of each session the user's if there are any, else the venue's."""
     rows = sorted((row for row in told if row.source != DERIVED), key=lambda row: row.order)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from mmdata.datasets.errors import UsageError
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -62,19 +59,3 @@ class Lines:
         with gzip.open(self.path, "rb") as file:
             while block := file.read1(_BLOCK):
                 yield block
-
-
-def fingerprint(sources: Sequence[Path]) -> str:
-    """Return the first 12 hex digits of the sha256 over the sources' bytes, in order.
-
-    UsageError: one of them is not there or cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in sources:
-        try:
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror}); nothing was imported") from error
-    return digest.hexdigest()[:12]
