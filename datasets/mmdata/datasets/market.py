@@ -7,7 +7,7 @@ that counts, (session, frame, row), and turns decimals into integer ticks and lo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -167,17 +167,17 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
     if not tables["depth"] and not tables["trades"]:
         have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
         raise UsageError(f"{root}: no depth and no trades of {exchange} {symbol}; it holds {have}")
-    sessions = _session_order(tables)
-    depth = _read(tables["depth"], _DEPTH)
-    snapshots = _read(tables["snapshots"], _SNAPSHOTS)
+    sessions = session_order(tables)
+    depth = _read(tables["depth"], DEPTH)
+    snapshots = _read(tables["snapshots"], SNAPSHOTS)
     snapshots = snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
-    trades = _read(tables["trades"], _TRADES)
-    bbo = _read(tables["bbo"], _BBO)
-    events = _read(tables["events"], _EVENTS)
+    trades = _read(tables["trades"], TRADES)
+    bbo = _read(tables["bbo"], BBO)
+    events = _read(tables["events"], EVENTS)
     gaps = events.filter(pc.equal(events["kind"], "gap"))
-    instruments = _instruments(tables["instruments"], sessions)
+    instruments = instruments_of(tables["instruments"], sessions)
     grid = _grid(instruments, depth, snapshots, trades, bbo)
-    columns, order, ts_recv, ts_event = _messages(
+    columns, order, ts_recv, ts_event = book_messages(
         depth, snapshots, gaps.filter(pc.equal(gaps["channel"], "depth")), sessions, grid
     )
     market = Market(
@@ -192,7 +192,7 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
         order=order,
         ts_recv=ts_recv,
         ts_event=ts_event,
-        trades=_trades(trades, sessions, grid),
+        trades=trades_of(trades, sessions, grid, single_trades(trades, sessions)),
         lot_source=grid.lot.source,
         quotes=_quotes(bbo, sessions, grid),
         trade_holes=_holes(gaps.filter(pc.equal(gaps["channel"], "trades")), sessions),
@@ -201,28 +201,36 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
     return market if end is None else _before(market, end)
 
 
-_DEPTH = [
+# The columns that a market is made of.
+DEPTH = [
     *("session", "frame", "ts_recv", "ts_event", "first_id", "last_id", "prev_id"),
     *("side", "price", "size", "is_snapshot", "is_last"),
 ]
-_SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
+SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
 _TOUCH = ["bid_price", "bid_size", "ask_price", "ask_size"]
-_TRADES = [
+TRADES = [
     *("session", "frame", "ts_recv", "ts_event", "trade_id"),
     *("side", "price", "size", "origin", "kind"),
 ]
-_BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
-_EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
-_INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
+BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
+EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
+INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
 
 
 def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """Read ``columns`` of one published part. DatasetError: it is damaged, lacks a column, was replaced."""
-    try:
+    with reading(part):
         if part.rows is not None:
             return pa.concat_tables(row_groups(part, columns))
         wanted = None if columns is None else list(columns)
         return pq.read_table(part.path, columns=wanted, partitioning=None)
+
+
+@contextlib.contextmanager
+def reading(part: Part) -> Iterator[None]:
+    """Say of whatever keeps ``part`` from being read what it means. DatasetError: as `read_part` does."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ReplacedError(
             f"{part.path}: is no longer there: its day was compacted, or removed, since it was listed; "
@@ -250,16 +258,17 @@ def _read(parts: Sequence[Part], columns: Sequence[str]) -> pa.Table:
 
 
 _TABLE_OF = {
-    tuple(_DEPTH): "depth",
-    tuple(_SNAPSHOTS): "snapshots",
-    tuple(_TRADES): "trades",
-    tuple(_BBO): "bbo",
-    tuple(_EVENTS): "events",
-    tuple(_INSTRUMENTS): "instruments",
+    tuple(DEPTH): "depth",
+    tuple(SNAPSHOTS): "snapshots",
+    tuple(TRADES): "trades",
+    tuple(BBO): "bbo",
+    tuple(EVENTS): "events",
+    tuple(INSTRUMENTS): "instruments",
 }
 
 
-def _session_order(tables: dict[str, list[Part]]) -> list[str]:
+def session_order(tables: dict[str, list[Part]]) -> list[str]:
+    """Return the sessions of parts in the order in which they are read: by the earliest start."""
     begun: dict[str, str] = {}
     for parts in tables.values():
         for part in parts:
@@ -268,22 +277,25 @@ def _session_order(tables: dict[str, list[Part]]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """The units in which prices and sizes are counted."""
 
     tick: Unit
     lot: Unit
 
     def ticks(self, prices: pa.ChunkedArray) -> Ints:
+        """Return prices (no nulls) in whole ticks. DatasetError: one is off the grid."""
         return _whole(prices, self.tick.size)
 
     def lots(self, sizes: pa.ChunkedArray) -> Ints:
+        """Return sizes (no nulls) in whole lots. DatasetError: one is off the grid."""
         return _whole(sizes, self.lot.size)
 
 
-def _instruments(parts: Sequence[Part], sessions: Sequence[str]) -> tuple[Instrument, ...]:
-    table = _read(parts, _INSTRUMENTS)
-    orders = _places(table, sessions)
+def instruments_of(parts: Sequence[Part], sessions: Sequence[str]) -> tuple[Instrument, ...]:
+    """Read what was told of tick, lot and contract, in order."""
+    table = _read(parts, INSTRUMENTS)
+    orders = places(table, sessions)
     rows = zip(
         orders.tolist(),
         (orders >> FRAME_BITS).tolist(),
@@ -296,10 +308,10 @@ def _instruments(parts: Sequence[Part], sessions: Sequence[str]) -> tuple[Instru
 
 def _grid(
     instruments: Sequence[Instrument], depth: pa.Table, snapshots: pa.Table, trades: pa.Table, bbo: pa.Table
-) -> _Grid:
+) -> Grid:
     prices = [depth["price"], snapshots["price"], trades["price"], bbo["bid_price"], bbo["ask_price"]]
     sizes = [depth["size"], snapshots["size"], trades["size"], bbo["bid_size"], bbo["ask_size"]]
-    return _Grid(find_unit(TICK, instruments, prices), find_unit(LOT, instruments, sizes))
+    return Grid(find_unit(TICK, instruments, prices), find_unit(LOT, instruments, sizes))
 
 
 def _whole(column: pa.ChunkedArray, unit: Decimal) -> Ints:
@@ -343,7 +355,8 @@ def multiples(column: pa.ChunkedArray, unit: Decimal, null: int) -> Ints:
     return whole
 
 
-def _places(table: pa.Table, sessions: Sequence[str]) -> Ints:
+def places(table: pa.Table, sessions: Sequence[str]) -> Ints:
+    """Return where each row stands in the order of everything."""
     index = pc.index_in(table["session"], value_set=pa.array(sessions, pa.string()))
     session = np.asarray(index.to_numpy(), dtype=np.int64)
     return (session << FRAME_BITS) | np.asarray(table["frame"].to_numpy(), dtype=np.int64)
@@ -371,14 +384,23 @@ class _Piece:
     size: Ints
 
 
-def _messages(
-    depth: pa.Table, snapshots: pa.Table, gaps: pa.Table, sessions: Sequence[str], grid: _Grid
+def book_messages(
+    depth: pa.Table,
+    snapshots: pa.Table,
+    gaps: pa.Table,
+    sessions: Sequence[str],
+    grid: Grid,
+    begun: Sequence[int] | None = None,
 ) -> tuple[Columns, Ints, Ints, Ints]:
+    """Return book messages in order, then the order, ``ts_recv`` and ``ts_event`` of each.
+
+    ``begun`` are the sessions (as positions) that begin in these tables; None: all of them.
+    """
     pieces = [
         _depth_piece(depth, sessions, grid),
         _snapshot_piece(snapshots, sessions, grid),
         _gap_piece(gaps, sessions),
-        _session_piece(len(sessions)),
+        _session_piece(range(len(sessions)) if begun is None else begun),
     ]
     order = np.concatenate([piece.order for piece in pieces])
     at = np.concatenate([np.full(len(piece.order), piece.at) for piece in pieces])
@@ -404,7 +426,7 @@ def _messages(
     return columns, order[rank], joined("ts_recv")[rank], joined("ts_event")[rank]
 
 
-def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piece:
+def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Piece:
     """Messages end at the rows marked ``is_last``; a message without levels has one row of nulls."""
     ends = np.flatnonzero(table["is_last"].to_numpy())
     heads = table.take(pa.array(ends))
@@ -415,7 +437,7 @@ def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piec
     replaces = heads["is_snapshot"].to_numpy()
     return _Piece(
         at=_AT_MESSAGE,
-        order=_places(heads, sessions),
+        order=places(heads, sessions),
         kind=np.where(replaces, REPLACE, DIFF).astype(np.uint8),
         first_id=ids(heads["first_id"]),
         last_id=ids(heads["last_id"]),
@@ -429,9 +451,9 @@ def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piec
     )
 
 
-def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _Piece:
+def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Piece:
     """Each snapshot is the rows of one frame."""
-    place = _places(table, sessions)
+    place = places(table, sessions)
     begins = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1]))) if len(place) else place
     heads = table.take(pa.array(begins))
     ends = np.concatenate((begins[1:], [len(place)])).astype(np.int64) if len(place) else begins
@@ -457,12 +479,12 @@ def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> _P
 
 def _gap_piece(table: pa.Table, sessions: Sequence[str]) -> _Piece:
     kind = np.where(pc.is_valid(table["next_id"]).to_numpy(), GAP, GAP_OPEN)
-    return _marks(_AT_EVENT, _places(table, sessions), kind, times(table["ts_recv"]))
+    return _marks(_AT_EVENT, places(table, sessions), kind, times(table["ts_recv"]))
 
 
-def _session_piece(count: int) -> _Piece:
-    place = np.arange(count, dtype=np.int64) << FRAME_BITS
-    return _marks(_AT_START, place, np.full(count, SESSION), np.full(count, NO_TIME))
+def _session_piece(begun: Sequence[int]) -> _Piece:
+    place = np.array(begun, np.int64) << FRAME_BITS
+    return _marks(_AT_START, place, np.full(len(place), SESSION), np.full(len(place), NO_TIME))
 
 
 def _marks(at: int, order: Ints, kind: NDArray[np.int64], ts_recv: Ints) -> _Piece:
@@ -485,16 +507,21 @@ def _marks(at: int, order: Ints, kind: NDArray[np.int64], ts_recv: Ints) -> _Pie
     )
 
 
-def _trades(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Trades:
+def single_trades(table: pa.Table, sessions: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which of ``sessions`` have single trades in ``table``, not only aggregates."""
+    has_single = np.zeros(len(sessions), np.bool_)
+    has_single[places(table, sessions)[pc.equal(table["kind"], "trade").to_numpy()] >> FRAME_BITS] = True
+    return has_single
+
+
+def trades_of(table: pa.Table, sessions: Sequence[str], grid: Grid, has_single: NDArray[np.bool_]) -> Trades:
     """Return the tape of each session, one row a trade, by arrival.
 
     Block trades are off the book and are left out; so are aggregates where the session has single trades
     (which channel a recorder took, and what a venue calls it, may change from one session to the next).
     """
-    place = _places(table, sessions)
+    place = places(table, sessions)
     single = pc.equal(table["kind"], "trade").to_numpy()
-    has_single = np.zeros(len(sessions), np.bool_)
-    has_single[place[single] >> FRAME_BITS] = True
     aggregate = pc.equal(table["kind"], "agg").to_numpy() & ~has_single[place >> FRAME_BITS]
     chosen = np.flatnonzero(single | aggregate)
     # Parts of two dates may interleave: a receive clock stepped back over midnight.
@@ -530,8 +557,8 @@ def _told_first(table: pa.Table) -> Ints:
     return np.flatnonzero(~again)
 
 
-def _quotes(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Quotes:
-    place = _places(table, sessions)
+def _quotes(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Quotes:
+    place = places(table, sessions)
     rank = np.argsort(place, kind="stable")
     return Quotes(
         order=place[rank],
@@ -546,7 +573,7 @@ def _quotes(table: pa.Table, sessions: Sequence[str], grid: _Grid) -> Quotes:
 
 
 def _holes(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
-    place = _places(gaps, sessions)
+    place = places(gaps, sessions)
     rank = np.argsort(place, kind="stable")
     return Holes(place[rank], times(gaps["ts_recv"])[rank])
 

@@ -64,7 +64,7 @@ def _members(path: Path, stack: contextlib.ExitStack) -> Iterator[tuple[str, IO[
                 assert file is not None
                 yield member.name, file
     elif magic[:2] == _GZIP:
-        yield path.name, stack.enter_context(gzip.open(raw))  # type: ignore[arg-type]
+        yield path.name, stack.enter_context(gzip.open(raw))  # type: ignore[arg-type]  # noqa: SIM115
     else:
         yield path.name, raw
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,9 @@ KEY = ("exchange", "symbol", "timestamp", "local_timestamp")
 DEPTH = (*KEY, "is_snapshot", "side", "price", "amount")
 TRADES = (*KEY, "id", "side", "price", "amount")
 QUOTES = (*KEY, "ask_amount", "ask_price", "bid_price", "bid_amount")
+if TYPE_CHECKING:
+    from mmdata.datasets.formats.output import Output
+
 _SIDES: tuple[tuple[str, str], ...] = (("bid", "bids"), ("ask", "asks"))
 
 
@@ -230,9 +234,9 @@ def _levels_of(rows: pa.Table, places: int) -> tuple[Flags, Ints, Ints]:
 
 
 def write(
-    root: Path, exchange: str, symbol: str, start: int | None, end: int | None, out: Path
-) -> list[Path]:
+    root: Path, out: Output, exchange: str, symbol: str, start: int | None, end: int | None
+) -> dict[str, Any]:
     """Write a symbol as Tardis CSV; see `mmdata.datasets.formats.tardis_export.write`."""
-    from mmdata.datasets.formats.tardis_export import write as run  # compiles the book kernel
+    from mmdata.datasets.formats.tardis_export import write as run  # it loads Polars and the book kernel
 
-    return run(root, exchange, symbol, start, end, out)
+    return run(root, out, exchange, symbol, start, end)

@@ -8,9 +8,11 @@ without ids are told as they came.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -34,11 +36,12 @@ from mmdata.datasets._kernel import (
 from mmdata.datasets.book import Book
 from mmdata.datasets.chain import CHAINS, CONTINUES, NO_ID, REPEAT, ChainRule, bridges, classify
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.formats.plain import text_of, whole_file
+from mmdata.datasets.formats.output import Output
+from mmdata.datasets.formats.plain import text_of
 from mmdata.datasets.formats.rows import Flags, Ints
 from mmdata.datasets.formats.tardis import DEPTH, QUOTES, TRADES, book_columns
 from mmdata.datasets.layout import Part, date_name, encode_symbol, list_parts
-from mmdata.datasets.market import FRAME_BITS, NO_TIME, ids, read_part, times
+from mmdata.datasets.market import FRAME_BITS, NO_TIME, ids, read_part, session_order, times
 from mmdata.datasets.schema import EXACT_TABLES, arrow_schema
 
 _ALWAYS = (-(2**62), 2**62)
@@ -51,19 +54,19 @@ _CELLS = tuple(
 
 
 def write(
-    root: Path, exchange: str, symbol: str, start: int | None, end: int | None, out: Path
-) -> list[Path]:
-    """Write what arrived at ``start`` or later and before ``end`` (ns; None: all); return the files.
+    root: Path, out: Output, exchange: str, symbol: str, start: int | None, end: int | None
+) -> dict[str, Any]:
+    """Write what was received of one symbol in ``[start, end)`` (ns, None: open), a file a kind and UTC day.
 
-    ``<exchange>_<kind>_<date>_<symbol>.csv.gz`` for each UTC date of arrival, as Tardis names them. The rows
-    of the symbol are in memory at once. UsageError: Tardis has no name for the exchange, or nothing is there.
+    ``<exchange>_<kind>_<date>_<symbol>.csv.gz``, as Tardis names them. Returns what there is to say of it.
+    The rows of the symbol are in memory at once. UsageError: Tardis has no name for the exchange.
     """
     told = _exchange_of(exchange, symbol)
     tables = {
         table: list_parts(root, table, exchange=exchange, symbol=symbol)
         for table in ("depth", "snapshots", "events", "trades", "bbo")
     }
-    sessions = _sessions(tables)
+    sessions = session_order(tables)
     span = (_ALWAYS[0] if start is None else start, _ALWAYS[1] if end is None else end)
     kinds = {
         "incremental_book_L2": _book_rows(tables, sessions, CHAINS[exchange], span),
@@ -71,13 +74,10 @@ def write(
         "quotes": _quote_rows(tables["bbo"], sessions, span),
         "book_snapshot_25": _audit_rows(tables["snapshots"], sessions, span),
     }
-    files: list[Path] = []
     for kind, rows in kinds.items():
-        key = rows.select(pl.lit(told).alias("exchange"), pl.lit(symbol).alias("symbol"), pl.all())
-        files += _write_days(key, out, f"{told}_{kind}", encode_symbol(symbol))
-    if not files:
-        raise UsageError(f"{root}: nothing of {exchange} {symbol} is there to export in that time")
-    return files
+        whole = rows.select(pl.lit(told).alias("exchange"), pl.lit(symbol).alias("symbol"), pl.all())
+        _write_days(whole, out, f"{told}_{kind}", encode_symbol(symbol))
+    return {}
 
 
 def _exchange_of(exchange: str, symbol: str) -> str:
@@ -90,31 +90,27 @@ def _exchange_of(exchange: str, symbol: str) -> str:
     return names[exchange]
 
 
-def _write_days(rows: pl.DataFrame, out: Path, name: str, symbol: str) -> Iterator[Path]:
+def _write_days(rows: pl.DataFrame, out: Output, name: str, symbol: str) -> None:
     """Write a file for each UTC date of arrival; one whose date comes again goes on in its file."""
     days = (rows["local_timestamp"] // _DAY_US).to_numpy()
     for day in np.unique(days).tolist():
         own = rows.filter(pl.Series(days == day))
-        path = out / f"{name}_{date_name(day * _DAY_US * 1_000)}_{symbol}.csv.gz"
-        with whole_file(path) as file:
+        file_name = f"{name}_{date_name(day * _DAY_US * 1_000)}_{symbol}.csv.gz"
+        # The same rows make the same bytes: neither a name nor a time stands in the file.
+        with (
+            out.path(file_name).open("wb") as raw,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as file,
+        ):
             for at in range(0, len(own), _CHUNK_ROWS):
                 own.slice(at, _CHUNK_ROWS).write_csv(file, include_header=at == 0, quote_style="never")
-        yield path
+        out.count(file_name, len(own))
 
 
 # --- tables
 
 
-def _sessions(tables: dict[str, list[Part]]) -> list[str]:
-    begun: dict[str, str] = {}
-    for parts in tables.values():
-        for part in parts:
-            begun[part.session] = min(begun.get(part.session, part.start), part.start)
-    return sorted(begun, key=lambda session: (begun[session], session))
-
-
 def _read(parts: Sequence[Part], table: str, sessions: Sequence[str]) -> tuple[pa.Table, Ints]:
-    """Return the rows of a table in order, decimals wide, and the place of each in the order of everything."""
+    """Return the rows of a table in order, decimals wide, and each one's place in the order of everything."""
     schema = arrow_schema(table, wide=table in EXACT_TABLES)
     rows = pa.concat_tables([schema.empty_table(), *(read_part(part).cast(schema) for part in parts)])
     index = pc.index_in(rows["session"], value_set=pa.array(sessions, pa.string()))
@@ -336,14 +332,14 @@ def _applied(columns: Columns, chain: ChainRule) -> list[tuple[int, int]]:
 def _beyond(columns: Columns, rule: int, snapshot: int, waiting: Sequence[int]) -> Iterator[int]:
     """Yield the waiting messages that a book takes which starts from a snapshot."""
     book_id = int(columns.last_id[snapshot])
-    verdict_of = bridges
+    started = False
     for at in waiting:
         if columns.kind[at] != DIFF:
             continue
         chained = (int(columns.first_id[at]), int(columns.last_id[at]), int(columns.prev_id[at]))
-        verdict = verdict_of(rule, book_id, *chained)
+        verdict = (classify if started else bridges)(rule, book_id, *chained)
         if verdict == REPEAT:
             continue
         assert verdict == CONTINUES  # the book is valid
         yield at
-        book_id, verdict_of = chained[1], classify
+        book_id, started = chained[1], True
