@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from mmdata.datasets.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.decimals import shortest
 from mmdata.datasets.errors import UsageError
@@ -18,7 +19,6 @@ from mmdata.datasets.formats.sources import fingerprint
 from mmdata.datasets.grid import Divisors
 from mmdata.datasets.locks import session_lock
 from mmdata.datasets.version import version
-from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
 from mmdata.recorder.formats import cryptofeed, hftbacktest
 from mmdata.recorder.formats.sources import Lines

@@ -100,7 +100,7 @@ class IdSteps(NamedTuple):
 def trade_steps(first_id: Ints, last_id: Ints) -> IdSteps:
     """Compare each trade's ids with the highest before it, in order of arrival; NO_ID is passed over.
 
-    The recorder notes holes by the same rule (`mmdata.recorder.booksync.TradeChain`): what comes late or
+    The recorder notes holes by the same rule (`mmdata.datasets.booksync.TradeChain`): what comes late or
     again leaves the chain where it is, and two that follow each other below it begin a new count.
     """
     known = np.flatnonzero(first_id != NO_ID)
