@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.datasets.chain import LINKED, NO_ID, RANGE
-from mmdata.datasets.merge_machine import Merge, MergeState
+from mmdata.recorder.merge import Merge, MergeState
 
 Message = tuple[int, int]
 """Last id, and that of the message before."""

@@ -21,7 +21,7 @@ import msgspec.structs
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
-from mmdata.datasets.merge_machine import MergeState
+from mmdata.recorder.merge import MergeState
 from mmdata.recorder.records import Id, Small
 
 VERSION = 1

@@ -18,11 +18,10 @@ import pyarrow as pa
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.layout import NO_SYMBOL, Partition
 from mmdata.datasets.locks import symbol_lock
-from mmdata.datasets.merge_machine import MergeState
 from mmdata.datasets.published import Published, by_date
 from mmdata.datasets.schema import EXACT_TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
-from mmdata.recorder.merge import Merging
+from mmdata.recorder.merge import MergeState, Merging
 from mmdata.recorder.records import (
     UNREADABLE,
     Bbo,

@@ -22,7 +22,6 @@ import msgspec
 from mmdata.datasets.booksync import Note, TradeChain
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.errors import DiskError
-from mmdata.datasets.merge_machine import Merge, MergeState
 from mmdata.recorder.ask import Asker, Explain
 from mmdata.recorder.backfill import Hole, fill
 from mmdata.recorder.books import Books
@@ -38,7 +37,7 @@ from mmdata.recorder.capture import (
 )
 from mmdata.recorder.counts import Counts
 from mmdata.recorder.leg import Leg, Link
-from mmdata.recorder.merge import chain_name
+from mmdata.recorder.merge import Merge, MergeState, chain_name
 from mmdata.recorder.pacing import RestBudget, TokenBucket
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.upkeep import Upkeep

@@ -102,7 +102,8 @@ def _write_days(rows: pl.DataFrame, out: Output, name: str, symbol: str) -> None
             gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as file,
         ):
             for at in range(0, len(own), _CHUNK_ROWS):
-                own.slice(at, _CHUNK_ROWS).write_csv(file, include_header=at == 0, quote_style="never")
+                text = own.slice(at, _CHUNK_ROWS).write_csv(include_header=at == 0, quote_style="never")
+                file.write(text.encode())
         out.count(file_name, len(own))
 
 
