@@ -2,8 +2,9 @@
 
 Pure: ids in, the order of what enters out. The rule is the recorder's over two connections
 (`mmdata.recorder.merge`): the first message to arrive that goes on with the chain enters, one that is ahead
-of it waits for what is missing. But here both recordings are known to their ends. So what waits is never lost,
-whatever the two clocks say; and it waits only as long as the other recording really brings what is missing.
+of it waits for what is missing. But here both recordings are known to their ends. So what waits is never
+lost, whatever the two clocks say, and waits only as long as the other recording really brings what is
+missing.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from mmdata.datasets.version import version
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
 from mmdata.recorder.formats import cryptofeed, hftbacktest
 from mmdata.recorder.formats.sources import Lines
-from mmdata.recorder.ingest import Grid, Ingest, IngestReport
+from mmdata.recorder.ingest import Grid, Ingest, IngestReport, describe
 from mmdata.recorder.records import Depth, Instrument, Record, Snapshot, Trade
 from mmdata.recorder.venues import DECODERS
 
@@ -48,6 +48,20 @@ class ImportReport:
     derived: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
     """Tick and lot size by symbol, where they were derived from the values seen."""
     gaps: int = 0
+
+    @property
+    def quarantined(self) -> int:
+        """How many lines could not be decoded."""
+        return self.ingest.quarantined
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for whoever imports."""
+        return self.ingest.warnings
+
+    def accounting(self) -> list[tuple[str, int]]:
+        """Return what became of the lines as (what, how many)."""
+        return describe(self.ingest)
 
 
 def import_sources(

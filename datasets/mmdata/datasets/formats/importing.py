@@ -81,3 +81,23 @@ def check_grid(grid: Grid) -> None:
                     f"{what} of {symbol}: found {step!r}, expected a positive number such as 0.01; nothing "
                     f"was imported"
                 )
+
+
+def read_grid(path: Path) -> Grid:
+    """Read tick and lot by symbol from YAML. UsageError: it cannot be read, or is of another form."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); nothing was imported") from error
+    if not isinstance(told, dict) or not all(
+        isinstance(steps, list) and len(steps) == 2 for steps in told.values()
+    ):
+        raise UsageError(
+            f"{path}: expected tick and lot by symbol, as in BTCUSDT: ['0.01', '0.00001']; nothing "
+            f"was imported"
+        )
+    grid = {str(symbol): (str(tick), str(lot)) for symbol, (tick, lot) in told.items()}
+    check_grid(grid)
+    return grid

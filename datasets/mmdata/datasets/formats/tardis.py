@@ -89,8 +89,12 @@ def channels(
 
 def _head(path: Path) -> tuple[str, str | None]:
     """Return which kind of data a file holds, and of which exchange its first row is."""
-    _, block = next(iter(Blocks(path)), ("", b""))
-    lines = block.split(b"\n", 2)
+    text = b""
+    for _, block in Blocks(path):
+        text += block
+        if text.count(b"\n") > 1:
+            break
+    lines = text.split(b"\n", 2)
     header = tuple(lines[0].decode(errors="replace").strip().split(","))
     for kind, columns in _KINDS:
         if {*columns} <= {*header}:
