@@ -1,8 +1,8 @@
 """Kills itself before or after the n-th change that it makes to the file system: every moment there is.
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
-until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead.
-Forks, so that nothing is imported anew.
+until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
+``merge ROOT`` unites the two datasets in it to a third. Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmdata.datasets import compact, compaction, disk
+from mmdata.datasets import compact, compaction, disk, merge
 from mmdata.recorder.segments import finish_segment
 
 _CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "rmdir", "close")
@@ -65,6 +65,8 @@ def main(what: str, root: Path, *more: str) -> int:
     """Die at each step of one deed."""
     if what == "compact":
         return each_step(root, compact)
+    if what == "merge":
+        return each_step(root, lambda copy: merge(copy / "one", copy / "other", copy / "out"))
     segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"
     return each_step(root, lambda copy: finish_segment(copy, copy / segment, keep=keep))
 
