@@ -34,7 +34,7 @@ def test_import_tells_what_it_did_and_ends_with_1_for_a_line_in_quarantine(tmp_p
         5,
         1,
     )
-    assert told["derived"] == {"BTCUSDT": ["0.05", "1E-7"]}
+    assert told["derived"] == {"BTCUSDT": ["0.05", "0.0000001"]}
     book.write_text(L2 + "nonsense\n" + "".join(BOOK))
     done = mmdata("import", book, "-f", "tardis", "--out", tmp_path / "bad")
     assert done.returncode == 1

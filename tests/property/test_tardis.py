@@ -69,7 +69,7 @@ def told(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @given(files=files())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_tables_are_the_same_after_a_round_trip(files: dict[str, str]) -> None:
     if not files:
         return

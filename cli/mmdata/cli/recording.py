@@ -308,7 +308,7 @@ def _import_json(report: ImportReport | TableReport) -> dict[str, Any]:
         "exchange": report.exchange,
         "gaps": report.gaps,
         "accounting": dict(report.accounting()),
-        "derived": {symbol: [str(tick), str(lot)] for symbol, (tick, lot) in report.derived.items()},
+        "derived": {symbol: [f"{tick:f}", f"{lot:f}"] for symbol, (tick, lot) in report.derived.items()},
         "warnings": report.warnings,
     }
 

@@ -88,22 +88,20 @@ def channels(
 
 
 def _head(path: Path) -> tuple[str, str | None]:
-    """Return which kind of data a file holds, and of which exchange its first row is."""
-    text = b""
-    for _, block in Blocks(path):
-        text += block
-        if text.count(b"\n") > 1:
-            break
-    lines = text.split(b"\n", 2)
-    header = tuple(lines[0].decode(errors="replace").strip().split(","))
+    """Return which kind of data a file holds, and the exchange of its first row of one that we know."""
+    lines = (line for _, block in Blocks(path) for line in block.splitlines())
+    header = _cells(next(lines, b""))
     for kind, columns in _KINDS:
         if {*columns} <= {*header}:
-            name = lines[1].split(b",", 1)[0].decode(errors="replace") if len(lines) > 1 else ""
-            return kind, EXCHANGES.get(name)
+            return kind, next((EXCHANGES[name] for name, *_ in map(_cells, lines) if name in EXCHANGES), None)
     raise UsageError(
         f"{path}: its first line is {','.join(header)[:120]!r}, expected the columns of one of "
         f"{', '.join(kind for kind, _ in _KINDS)}; nothing was imported"
     )
+
+
+def _cells(line: bytes) -> list[str]:
+    return line.decode(errors="replace").strip().split(",")
 
 
 def _channel(kind: str, files: Sequence[Blocks], exchange: str, *, audit: bool) -> Channel:
