@@ -20,7 +20,12 @@ from tests.builders import DAY, rows, spot_lines
 
 
 def recorded(
-    root: Path, *, skip: tuple[int, ...] = (), lag: int = 0, count: int = 20, **edits: bytes
+    root: Path,
+    *,
+    skip: tuple[int, ...] = (),
+    lag: int = 0,
+    count: int = 20,
+    edits: dict[str, bytes] | None = None,
 ) -> Path:
     """Record a tiny market by a recorder whose clock is ``lag`` ns behind; ``edits`` replace some bytes."""
     # Each message bears the time of its place, whatever of the others is missing.
@@ -29,7 +34,7 @@ def recorded(
     text = b"".join(
         b"%d %s" % (int(stamp) + lag, rest) for stamp, _, rest in (line.partition(b" ") for line in lines)
     )
-    for old, new in edits.items():
+    for old, new in (edits or {}).items():
         text = text.replace(old.encode(), new)
     source = root.with_suffix(".log")
     source.write_bytes(text)
@@ -104,8 +109,8 @@ def test_recordings_one_after_the_other_are_one(tmp_path: Path) -> None:
 
 
 def test_compacted_and_wide_datasets_are_united_too(tmp_path: Path) -> None:
-    one = recorded(tmp_path / "one", skip=(4,), **{'"7.25"': b'"7.2500000001"'})
-    other = recorded(tmp_path / "other", lag=300_000, **{'"7.25"': b'"7.2500000001"'})
+    one = recorded(tmp_path / "one", skip=(4,), edits={'"7.25"': b'"7.2500000001"'})
+    other = recorded(tmp_path / "other", lag=300_000, edits={'"7.25"': b'"7.2500000001"'})
     compact(one)
     merge(one, other, tmp_path / "out")
     assert {part.partition.wide for part in list_parts(tmp_path / "out", "depth")} == {True}
@@ -158,7 +163,9 @@ def test_equal_recordings_do_not_differ_beyond_their_common_span(tmp_path: Path)
 def test_what_each_lacks_and_what_is_told_differently_is_named(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=(4, 5))
     other = recorded(
-        tmp_path / "other", skip=(8,), **{'"11.25"': b'"11.26"', '"t":3,"p":"100.2"': b'"t":3,"p":"100.3"'}
+        tmp_path / "other",
+        skip=(8,),
+        edits={'"11.25"': b'"11.26"', '"t":3,"p":"100.2"': b'"t":3,"p":"100.3"'},
     )
     found = compare(one, other)
     assert found.exit_code() == 1
