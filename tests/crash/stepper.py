@@ -2,7 +2,7 @@
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
 until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
-``merge ROOT`` unites the two datasets in it to a third. Forks, so that nothing is imported anew.
+``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n. Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def die_at(number: int) -> None:
     setattr(compaction, "swap", counting(disk.swap))  # noqa: B010 mypy: it is imported there
 
 
-def each_step(root: Path, act: Callable[[Path], object]) -> int:
-    """Let ``act`` die at one change after the other, each time in a copy; return how many there are."""
+def each_step(root: Path, act: Callable[[Path], object], stride: int = 1) -> int:
+    """Let ``act`` die at one change after the other, or each so many, in a copy each; return where it did not."""
     number = 0
     while True:
         copy = root.with_name(f"{root.name}-{number}")
@@ -58,7 +58,7 @@ def each_step(root: Path, act: Callable[[Path], object]) -> int:
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             return number
-        number += 1
+        number += stride
 
 
 def main(what: str, root: Path, *more: str) -> int:
@@ -66,7 +66,7 @@ def main(what: str, root: Path, *more: str) -> int:
     if what == "compact":
         return each_step(root, compact)
     if what == "merge":
-        return each_step(root, lambda copy: merge(copy / "one", copy / "other", copy / "out"))
+        return each_step(root, lambda copy: merge(copy / "one", copy / "other", copy / "out"), int(more[0]))
     segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"
     return each_step(root, lambda copy: finish_segment(copy, copy / segment, keep=keep))
 
