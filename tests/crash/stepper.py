@@ -2,7 +2,8 @@
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
 until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
-``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n. Forks, so that nothing is imported anew.
+``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n. Forks, so that
+nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def die_at(number: int) -> None:
 
 
 def each_step(root: Path, act: Callable[[Path], object], stride: int = 1) -> int:
-    """Let ``act`` die at one change after the other, or each so many, in a copy each; return where it did not."""
+    """Let ``act`` die at one change after the other (or at each ``stride``-th), in copies; return its end."""
     number = 0
     while True:
         copy = root.with_name(f"{root.name}-{number}")
