@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmdata.datasets.compaction import compact
+    from mmdata.datasets.exporting import export
     from mmdata.datasets.reading import scan
     from mmdata.datasets.validation import validate
 
-__all__ = ["compact", "scan", "validate"]
+__all__ = ["compact", "export", "scan", "validate"]
 
 _HOMES = {
     "compact": "mmdata.datasets.compaction",
+    "export": "mmdata.datasets.exporting",
     "scan": "mmdata.datasets.reading",
     "validate": "mmdata.datasets.validation",
 }
