@@ -130,9 +130,10 @@ class BothOrders:
         due, self._due = self._due[:owed], self._due[owed:]
         self._done = max(self._done, until)
         due["ev"] |= np.uint64(EXCH_EVENT)
-        at = np.searchsorted(reached[:count], due["exch_ts"])
-        days = np.insert(days[:count], at, 0)
-        return np.insert(events[:count], at, due), np.maximum.accumulate(days)
+        # Behind what acted at the same moment: that came before it.
+        at = np.searchsorted(reached[:count], due["exch_ts"], side="right")
+        day = days[np.minimum(at, len(days) - 1)]  # the last row is always held, so there is one
+        return np.insert(events[:count], at, due), np.insert(days[:count], at, day)
 
 
 def write(
