@@ -90,7 +90,7 @@ def export(
                 report.symbols.append(facts)
     if not report.files:
         raise UsageError(
-            f"{source}: nothing was received between {'its beginning' if begin is None else iso(begin)} and "
+            f"{source}: nothing that {format} holds was received between {'its beginning' if begin is None else iso(begin)} and "
             f"{'its end' if until is None else iso(until)}; nothing was exported"
         )
     return report

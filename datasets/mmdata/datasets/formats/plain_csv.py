@@ -43,6 +43,7 @@ PREFIXES: Final[Mapping[str, str]] = {
 """How the names of a table's files begin."""
 _NAME = re.compile(rf"(?P<prefix>{'|'.join(PREFIXES.values())})_(?P<symbol>.+)_(?P<date>\d{{8}})\.csv")
 _BLOCK = 16 << 20
+_PART_ROWS = 1 << 20
 _NARROW_DIGITS = 8
 _FRACTION = re.compile(rb"(?:^|,)-?\d+\.(\d+)")
 
@@ -231,18 +232,26 @@ def _exchange(sources: Sequence[Path], told: str | None) -> str:
 
 
 def _whole_messages(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield rows so that no frame of a session straddles two tables: one is published whole, or not yet."""
-    held: pa.Table | None = None
+    """Yield some million rows at a time, so that no frame of a session straddles two tables.
+
+    What is published of a frame is all of it: the rest would be taken for there already.
+    """
+    held: list[pa.Table] = []
     for table in tables:
-        rows = table if held is None else pa.concat_tables([held, table]).combine_chunks()
+        held.append(table)
+        if sum(map(len, held)) < _PART_ROWS:
+            continue
+        rows = pa.concat_tables(held).combine_chunks()
         frames, sessions = rows["frame"].to_numpy(), rows["session"].combine_chunks()
         changes = frames[1:] != frames[:-1]
         changes |= pc.not_equal(sessions[1:], sessions[:-1]).to_numpy(zero_copy_only=False)
-        cut = int(np.flatnonzero(changes)[-1]) + 1 if changes.any() else 0
-        yield rows.slice(0, cut)
-        held = rows.slice(cut)
-    if held is not None:
-        yield held
+        if changes.any():
+            cut = int(np.flatnonzero(changes)[-1]) + 1
+            yield rows.slice(0, cut)
+            rows = rows.slice(cut)
+        held = [rows]
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def _by_session(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
