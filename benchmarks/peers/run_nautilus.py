@@ -2,8 +2,8 @@
 
     python run_nautilus.py CATALOG INSTRUMENT TICK LOT OUT.npy
 
-A row of OUT is (time of arrival in ns, bid tick, ask tick, bid lots, ask lots) after each message; -1 and 0 for
-an empty side. The number of trades is printed.
+A row of OUT is (time of arrival in ns, bid tick, ask tick, bid lots, ask lots) after each message; -1 and 0
+for an empty side. The number of trades is printed.
 """
 
 from __future__ import annotations

@@ -89,9 +89,11 @@ def export(
             if facts:
                 report.symbols.append(facts)
     if not report.files:
+        first = "its beginning" if begin is None else iso(begin)
+        last = "its end" if until is None else iso(until)
         raise UsageError(
-            f"{source}: nothing that {format} holds was received between {'its beginning' if begin is None else iso(begin)} and "
-            f"{'its end' if until is None else iso(until)}; nothing was exported"
+            f"{source}: nothing that {format} holds was received between {first} and {last}; nothing was "
+            f"exported"
         )
     return report
 
