@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import (
@@ -334,7 +335,7 @@ class Flow:
             chosen = chosen[reached[0] :] if reached.size else chosen[:0]
         return self._of_trades(trades).take(chosen), trades.order[chosen]
 
-    def _trades_from(self, table: object) -> Trades:
+    def _trades_from(self, table: pa.Table) -> Trades:
         survey = self._survey
         return trades_of(table, self._tape.sessions, survey.grid, survey.has_single)
 
