@@ -72,7 +72,7 @@ def differing(
     [
         ("binance", "BTCUSDT", {"local": 26_395, "exchange": 13_523}),
         ("binance-usdm", "BTCUSDT", {"local": 27_853, "exchange": 11_656}),
-        ("okx", "BTC-USDT", {"local": 155, "exchange": 149}),
+        ("okx", "BTC-USDT", {"local": 165, "exchange": 137}),
     ],
 )
 def test_hftbacktest_has_our_best_bid_and_ask_at_every_step(
@@ -93,8 +93,8 @@ def test_nautilus_reads_its_catalog_and_has_our_best_bid_and_ask(real_dataset: P
     peer("export_nautilus.py", real_dataset, catalog)
     for exchange, symbol, name, tick, lot, messages, trades in (
         ("binance", "BTCUSDT", "BTCUSDT.BINANCE", "0.01", "0.000001", 6_493, 19_904),
-        ("binance-usdm", "BTCUSDT", "BTCUSDT-PERP.BINANCE", "0.1", "0.001", 6_547, 21_313),
-        ("okx", "BTC-USDT", "BTC-USDT.OKX", "0.1", "0.00000001", 104, 69),
+        ("binance-usdm", "BTCUSDT", "BTCUSDT-PERP.BINANCE", "0.1", "0.001", 6_546, 21_313),
+        ("okx", "BTC-USDT", "BTC-USDT.OKX", "0.1", "0.00000001", 98, 69),
     ):
         rows = tmp_path / f"{name}.npy"
         assert int(peer("run_nautilus.py", catalog, name, tick, lot, rows)) == trades

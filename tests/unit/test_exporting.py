@@ -70,7 +70,7 @@ def events(out: Path) -> list[tuple[int, float, float, int, int]]:
     """Return (flags, price, size, exchange's and local time in ms after noon) of all files."""
     arrays = [hftbacktest.read(path) for path in sorted(out.glob("*.npz"))]
     return [
-        (int(row["ev"]), float(row["px"]), float(row["qty"]), *(_ms(row[c]) for c in ("exch_ts", "local_ts")))
+        (int(row["ev"]), float(row["px"]), float(row["qty"]), _ms(row["exch_ts"]), _ms(row["local_ts"]))
         for array in arrays
         for row in array
     ]
@@ -226,9 +226,10 @@ def test_the_same_export_is_the_same_bytes(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_exported_is_said(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
     root = record(tmp_path / "data", trades=[trade(0, 1)])
+    given: dict[str, Any] = {"out": tmp_path / "out", "format": "csv"} | options
     with pytest.raises(UsageError, match=sentence):
-        export(root, **{"format": "csv", "out": tmp_path / "out"} | options)
-    assert not list((tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else True
+        export(root, **given)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_two_sessions_at_once_are_refused(tmp_path: Path) -> None:

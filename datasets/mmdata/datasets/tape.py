@@ -43,6 +43,7 @@ Ints = NDArray[np.int64]
 
 ROWS = 1 << 18
 """Rows of a table that are looked at together."""
+NEVER = 2**63 - 1
 _TABLES = ("depth", "snapshots", "events", "trades", "bbo", "instruments")
 _PRICES = ("price", "bid_price", "ask_price")
 _SIZES = ("size", "bid_size", "ask_size")
@@ -125,8 +126,8 @@ class Tape:
     def _tables(self, table: str, session: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield a session's rows of ``table`` in order, cut before the first that came at ``end``."""
         for rows in by_frame(self._of(table, session), columns):
-            late = [] if self._end is None else np.flatnonzero(times(rows["ts_recv"]) >= self._end)
-            if len(late):
+            late = np.flatnonzero(times(rows["ts_recv"]) >= (NEVER if self._end is None else self._end))
+            if late.size:
                 yield rows.slice(0, int(late[0]))
                 return
             yield rows
@@ -152,7 +153,8 @@ class Tape:
                 if not ends and begins is None:
                     break
                 found = [cursor.until(min(ends, default=-1)) for cursor in cursors]
-                yield Piece(begins, *found, snapshots_left=cursors[1].end is not None)
+                depth, snapshots, gaps, trades = found
+                yield Piece(begins, depth, snapshots, gaps, trades, cursors[1].end is not None)
                 begins = None
 
     def survey(self, start: int | None = None, base_latency_ns: int = DEFAULT_BASE_LATENCY_NS) -> Survey:

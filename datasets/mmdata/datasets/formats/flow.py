@@ -405,7 +405,12 @@ def _from(columns: Columns, first: int) -> Columns:
     """Return the messages from ``first`` on."""
     level = int(columns.start[first])
     return Columns(
-        *(column[first:].copy() for column in columns[:4]),
-        columns.start[first:] - level,
-        *(column[level:].copy() for column in columns[5:]),
+        kind=columns.kind[first:].copy(),
+        first_id=columns.first_id[first:].copy(),
+        last_id=columns.last_id[first:].copy(),
+        prev_id=columns.prev_id[first:].copy(),
+        start=columns.start[first:] - level,
+        side=columns.side[level:].copy(),
+        price=columns.price[level:].copy(),
+        size=columns.size[level:].copy(),
     )

@@ -109,7 +109,8 @@ class BothOrders:
             self._book = int(rows.acts[of_book][0])
         book = np.maximum.accumulate(np.maximum(np.where(of_book, rows.acts, NO_TIME), self._book))
         self._book = int(book[-1])
-        return (book != NO_TIME) & (rows.acts - HORIZON_NS > book)
+        early: NDArray[np.bool_] = (book != NO_TIME) & (rows.acts - HORIZON_NS > book)
+        return early
 
     def rest(self) -> tuple[NDArray[np.void], Ints]:
         """Return what is left at the end. What only the exchange takes ends with what the strategy saw."""
