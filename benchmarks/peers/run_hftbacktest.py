@@ -2,7 +2,7 @@
 
     python run_hftbacktest.py TICK LOT ORDER OUT.npy FILE...
 
-ORDER is ``local``: the strategy's book, at the times that it sees; or ``exchange``: the same book fed with what
+ORDER is ``local``: the strategy's book, at the times that it sees; or ``exchange``: a book fed with what
 the exchange takes, at those times. Its own check of the order of events comes first. A row of OUT is
 (time in ns, bid tick, ask tick, bid lots, ask lots); ticks as hftbacktest gives them for an empty side.
 """

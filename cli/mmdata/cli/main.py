@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, merging, recording, replaying, watching
+from mmdata.cli import datasets, demo, exporting, merging, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("import")(recording.import_)
 app.command("validate")(datasets.validate)
 app.command("compact")(datasets.compact)
 app.command("merge")(merging.merge)
+app.command("export")(exporting.export)
 app.command("replay")(replaying.replay)
 app.command("sandbox")(recording.sandbox)
 app.add_typer(recording.config, name="config")

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmdata.datasets.compaction import compact
     from mmdata.datasets.comparing import compare
+    from mmdata.datasets.exporting import export
     from mmdata.datasets.formats.importing import import_tables
     from mmdata.datasets.merging import merge
     from mmdata.datasets.reading import scan
     from mmdata.datasets.validation import validate
 
-__all__ = ["compact", "compare", "import_tables", "merge", "scan", "validate"]
+__all__ = ["compact", "compare", "export", "import_tables", "merge", "scan", "validate"]
 
 _HOMES = {
     "compact": "mmdata.datasets.compaction",
     "compare": "mmdata.datasets.comparing",
+    "export": "mmdata.datasets.exporting",
     "import_tables": "mmdata.datasets.formats.importing",
     "merge": "mmdata.datasets.merging",
     "scan": "mmdata.datasets.reading",

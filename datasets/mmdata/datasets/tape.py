@@ -8,7 +8,7 @@ is added to the recorder's clock) is found by a pass of its own, `survey`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ Ints = NDArray[np.int64]
 
 ROWS = 1 << 18
 """Rows of a table that are looked at together."""
+NEVER = 2**63 - 1
 _TABLES = ("depth", "snapshots", "events", "trades", "bbo", "instruments")
 _PRICES = ("price", "bid_price", "ask_price")
 _SIZES = ("size", "bid_size", "ask_size")
@@ -87,39 +88,32 @@ class Piece:
     """More of them follow in this session."""
 
 
-@dataclass(frozen=True)
 class Tape:
-    """Where one symbol's recording lies; ``end`` (ns, None: open) cuts what was received then or later."""
+    """Where one symbol's recording lies; ``end`` (ns, None: open) cuts what was received then or later.
 
-    root: Path
-    exchange: str
-    symbol: str
-    end: int | None = None
-    sessions: tuple[str, ...] = field(init=False)
-    instruments: tuple[Instrument, ...] = field(init=False)
-    _parts: dict[str, list[Part]] = field(init=False)
+    UsageError: nothing of the symbol is there, or the exchange is unknown.
+    """
 
-    def __post_init__(self) -> None:
-        """Look which parts there are. UsageError: none."""
-        if self.exchange not in CHAINS:
-            raise UsageError(f"exchange {self.exchange!r} is not known, expected one of {', '.join(CHAINS)}")
-        last = date_name(self.end - 1) if self.end is not None else "9999"
-        parts = {
+    def __init__(self, root: Path, exchange: str, symbol: str, end: int | None = None) -> None:
+        if exchange not in CHAINS:
+            raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
+        self.exchange = exchange
+        self.symbol = symbol
+        self._end = end
+        last = date_name(end - 1) if end is not None else "9999"
+        self._parts = {
             table: [
                 part
-                for part in list_parts(self.root, table, exchange=self.exchange, symbol=self.symbol)
+                for part in list_parts(root, table, exchange=exchange, symbol=symbol)
                 if part.partition.date <= last
             ]
             for table in _TABLES
         }
-        if not parts["depth"] and not parts["trades"]:
-            have = ", ".join(f"{e} {s}" for e, s in list_symbols(self.root)) or "nothing"
-            raise UsageError(
-                f"{self.root}: no depth and no trades of {self.exchange} {self.symbol}; it holds {have}"
-            )
-        object.__setattr__(self, "_parts", parts)
-        object.__setattr__(self, "sessions", tuple(session_order(parts)))
-        object.__setattr__(self, "instruments", instruments_of(parts["instruments"], self.sessions))
+        if not self._parts["depth"] and not self._parts["trades"]:
+            have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
+            raise UsageError(f"{root}: no depth and no trades of {exchange} {symbol}; it holds {have}")
+        self.sessions = tuple(session_order(self._parts))
+        self.instruments: tuple[Instrument, ...] = instruments_of(self._parts["instruments"], self.sessions)
 
     @property
     def chain(self) -> ChainRule:
@@ -132,8 +126,8 @@ class Tape:
     def _tables(self, table: str, session: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield a session's rows of ``table`` in order, cut before the first that came at ``end``."""
         for rows in by_frame(self._of(table, session), columns):
-            late = [] if self.end is None else np.flatnonzero(times(rows["ts_recv"]) >= self.end)
-            if len(late):
+            late = np.flatnonzero(times(rows["ts_recv"]) >= (NEVER if self._end is None else self._end))
+            if late.size:
                 yield rows.slice(0, int(late[0]))
                 return
             yield rows
@@ -159,7 +153,8 @@ class Tape:
                 if not ends and begins is None:
                     break
                 found = [cursor.until(min(ends, default=-1)) for cursor in cursors]
-                yield Piece(begins, *found, snapshots_left=cursors[1].end is not None)
+                depth, snapshots, gaps, trades = found
+                yield Piece(begins, depth, snapshots, gaps, trades, cursors[1].end is not None)
                 begins = None
 
     def survey(self, start: int | None = None, base_latency_ns: int = DEFAULT_BASE_LATENCY_NS) -> Survey:

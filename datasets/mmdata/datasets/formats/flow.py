@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import (
@@ -33,10 +35,12 @@ from mmdata.datasets.book import Book
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, happened
 from mmdata.datasets.formats import _kernel as rows_kernel
 from mmdata.datasets.formats._kernel import CLEAR, LEVEL, TRADE
-from mmdata.datasets.market import FRAME_BITS, NO_TIME, Trades, book_messages, trades_of
+from mmdata.datasets.market import FRAME_BITS, NO_TIME, Grid, Trades, book_messages, trades_of
+from mmdata.datasets.spans import refuse_two_at_once
 from mmdata.datasets.tape import Piece, Survey, Tape
+from mmdata.datasets.version import version
 
-__all__ = ["CLEAR", "LEVEL", "TRADE", "WHOLE", "Flow", "Rows"]
+__all__ = ["CLEAR", "LEVEL", "TRADE", "WHOLE", "Flow", "Rows", "open_flow"]
 
 Ints = NDArray[np.int64]
 
@@ -83,6 +87,30 @@ class Rows:
         return Rows(*(np.concatenate([getattr(b, f.name) for b in blocks]) for f in fields(Rows)))
 
 
+def open_flow(
+    root: Path,
+    exchange: str,
+    symbol: str,
+    start: int | None,
+    end: int | None,
+    base_latency_ns: int = DEFAULT_BASE_LATENCY_NS,
+) -> Flow:
+    """Return the flow of what was received of one symbol in ``[start, end)`` (ns, None: open).
+
+    UsageError: nothing of the symbol is there, or two sessions recorded it at the same time. DatasetError: a
+    file is damaged.
+    """
+    tape = Tape(root, exchange, symbol, end)
+    survey = tape.survey(start, base_latency_ns)
+    refuse_two_at_once(
+        f"{exchange} {symbol}",
+        survey.spans,
+        "an export",
+        "choose a time in which one ran alone by --from and --to, or unite them first",
+    )
+    return Flow(tape, survey, start, base_latency_ns)
+
+
 class Flow:
     """Plays a tape as rows, in bounded memory: a piece of the tape, and what waits for a snapshot.
 
@@ -115,6 +143,30 @@ class Flow:
         self._told = _Told()
         self.again = 0
         """Trades left out since they were told before."""
+
+    @property
+    def grid(self) -> Grid:
+        """The units of prices and sizes."""
+        return self._survey.grid
+
+    def facts(self) -> dict[str, Any]:
+        """Return what whoever uses the rows has to know; trades told again are counted so far."""
+        tick, lot = self.grid.tick, self.grid.lot
+        return {
+            "exchange": self._tape.exchange,
+            "symbol": self._tape.symbol,
+            "tick_size": f"{tick.size:f}",
+            "tick_source": tick.source,
+            "lot_size": f"{lot.size:f}",
+            "lot_source": lot.source,
+            "clock": "the exchange's: shift_ns was added to the receive times of each session",
+            "sessions": [
+                {"session": shift.session, "shift_ns": shift.ns, "source": shift.source}
+                for shift in self._survey.shifts
+            ],
+            "trades_told_again": self.again,
+            "version": version(),
+        }
 
     def rows(self) -> Iterator[Rows]:
         """Yield what was received, piece by piece; trades that were asked for later are left out."""
@@ -283,7 +335,7 @@ class Flow:
             chosen = chosen[reached[0] :] if reached.size else chosen[:0]
         return self._of_trades(trades).take(chosen), trades.order[chosen]
 
-    def _trades_from(self, table: object) -> Trades:
+    def _trades_from(self, table: pa.Table) -> Trades:
         survey = self._survey
         return trades_of(table, self._tape.sessions, survey.grid, survey.has_single)
 
@@ -353,7 +405,12 @@ def _from(columns: Columns, first: int) -> Columns:
     """Return the messages from ``first`` on."""
     level = int(columns.start[first])
     return Columns(
-        *(column[first:].copy() for column in columns[:4]),
-        columns.start[first:] - level,
-        *(column[level:].copy() for column in columns[5:]),
+        kind=columns.kind[first:].copy(),
+        first_id=columns.first_id[first:].copy(),
+        last_id=columns.last_id[first:].copy(),
+        prev_id=columns.prev_id[first:].copy(),
+        start=columns.start[first:] - level,
+        side=columns.side[level:].copy(),
+        price=columns.price[level:].copy(),
+        size=columns.size[level:].copy(),
     )

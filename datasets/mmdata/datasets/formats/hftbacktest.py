@@ -9,20 +9,20 @@ Source: hftbacktest 2.4.2 (``types.py``, ``data/validation.py``), and its docume
 
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import InitVar, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import BID
 from mmdata.datasets.decimals import to_floats
-from mmdata.datasets.formats.flow import CLEAR, LEVEL, TRADE, WHOLE, Flow, Rows
+from mmdata.datasets.formats.flow import CLEAR, DAY_NS, LEVEL, TRADE, WHOLE, Rows, open_flow
 from mmdata.datasets.formats.output import Output
-from mmdata.datasets.layout import encode_symbol
+from mmdata.datasets.layout import date_name, encode_symbol
 from mmdata.datasets.market import NO_TIME, Grid
 
 Ints = NDArray[np.int64]
@@ -109,7 +109,8 @@ class BothOrders:
             self._book = int(rows.acts[of_book][0])
         book = np.maximum.accumulate(np.maximum(np.where(of_book, rows.acts, NO_TIME), self._book))
         self._book = int(book[-1])
-        return (book != NO_TIME) & (rows.acts - HORIZON_NS > book)
+        early: NDArray[np.bool_] = (book != NO_TIME) & (rows.acts - HORIZON_NS > book)
+        return early
 
     def rest(self) -> tuple[NDArray[np.void], Ints]:
         """Return what is left at the end. What only the exchange takes ends with what the strategy saw."""
@@ -130,28 +131,31 @@ class BothOrders:
         due, self._due = self._due[:owed], self._due[owed:]
         self._done = max(self._done, until)
         due["ev"] |= np.uint64(EXCH_EVENT)
-        at = np.searchsorted(reached[:count], due["exch_ts"])
-        days = np.insert(days[:count], at, 0)
-        return np.insert(events[:count], at, due), np.maximum.accumulate(days)
+        # Behind what acted at the same moment: that came before it.
+        at = np.searchsorted(reached[:count], due["exch_ts"], side="right")
+        day = days[np.minimum(at, len(days) - 1)]  # the last row is always held, so there is one
+        return np.insert(events[:count], at, due), np.insert(days[:count], at, day)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was written of one symbol."""
+def write(
+    root: Path, out: Output, exchange: str, symbol: str, start: int | None, end: int | None
+) -> dict[str, Any]:
+    """Write what was received of one symbol in ``[start, end)`` (ns, None: open), a file a day of that.
 
-    split: int
-    unplaced: int
-
-
-def write(flow: Flow, out: Output, exchange: str, symbol: str, grid: Grid) -> Answer:
-    """Write one symbol, a file a day of receive time: ``<exchange>_<SYMBOL>_<YYYYMMDD>.npz``."""
-    orders = BothOrders(flow.backfilled(), grid)
+    ``<exchange>_<SYMBOL>_<YYYYMMDD>.npz``, and beside each a ``.json`` with tick and lot, which hftbacktest
+    asks for, and with what was done to the clocks; it is returned too. Errors: those of `open_flow`.
+    """
+    flow = open_flow(root, exchange, symbol, start, end)
+    orders = BothOrders(flow.backfilled(), flow.grid)
     files = _Days(out, f"{exchange}_{encode_symbol(symbol)}")
     for rows in flow.rows():
         files.take(*orders.take(rows))
     files.take(*orders.rest())
     files.close()
-    return Answer(orders.split, orders.unplaced)
+    facts = flow.facts() | {"rows_standing_twice": orders.split, "rows_not_placed": orders.unplaced}
+    for name in files.names:
+        out.path(f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
 
 
 class _Days:
@@ -163,13 +167,16 @@ class _Days:
         self._day: int | None = None
         self._raw: IO[bytes] | None = None
         self._rows = 0
+        self.names: list[str] = []
+        """Of the files that are written, without their ending."""
 
     def take(self, events: NDArray[np.void], days: Ints) -> None:
+        """Take events with the day of each; days ascend."""
         for day in np.unique(days):
             if day != self._day:
                 self.close()
                 self._day = int(day)
-                self._raw = self._staged().open("xb")
+                self._raw = self._out.path(f"{self._file()}.raw").open("xb")
             assert self._raw is not None
             chosen = events[days == day]
             self._raw.write(chosen.tobytes())
@@ -177,19 +184,19 @@ class _Days:
 
     def _file(self) -> str:
         assert self._day is not None
-        return f"{self._name}_{datetime.fromtimestamp(self._day * 86_400, UTC):%Y%m%d}.npz"
-
-    def _staged(self) -> Path:
-        return self._out.path(f"{self._file()}.raw")
+        return f"{self._name}_{date_name(self._day * DAY_NS).replace('-', '')}"
 
     def close(self) -> None:
+        """Finish the day that is open, if one is."""
         if self._raw is None:
             return
         self._raw.close()
-        staged = self._staged()
-        write_npz(self._out.path(self._file()), staged, self._rows)
-        staged.unlink()
-        self._out.count(self._file(), self._rows)
+        name = self._file()
+        raw = self._out.path(f"{name}.raw")
+        write_npz(self._out.path(f"{name}.npz"), raw, self._rows)
+        raw.unlink()
+        self._out.count(f"{name}.npz", self._rows)
+        self.names.append(name)
         self._raw, self._rows = None, 0
 
 

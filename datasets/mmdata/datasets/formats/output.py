@@ -35,7 +35,7 @@ class Output:
 
     def path(self, name: str | Path) -> Path:
         """Return where to write what will be ``<out>/<name>``. UsageError: there is such a file already."""
-        self._refuse(Path(name))
+        self.refuse(Path(name))
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -44,7 +44,8 @@ class Output:
         """Note how many rows a file holds; files that are not counted hold none."""
         self._rows[Path(name)] = rows
 
-    def _refuse(self, name: Path) -> None:
+    def refuse(self, name: Path) -> None:
+        """Raise UsageError where ``<out>/<name>`` is there already."""
         if (self._out / name).exists():
             raise UsageError(
                 f"{self._out / name}: is there already; nothing was overwritten and nothing written: move it "
@@ -54,7 +55,7 @@ class Output:
     def _publish(self) -> list[Written]:
         names = sorted(path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         for name in names:
-            self._refuse(name)
+            self.refuse(name)
         written = []
         for name in names:
             staged, path = self.folder / name, self._out / name
