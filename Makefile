@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-recorder bench-faults clean crash-test fault-test long-test peer-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -65,6 +65,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/ingest.py --megabytes 200
 
 # Beside other recorders, which get an environment of their own (one of them is compiled: a C compiler).
+# Making and checking a dataset, beside hftbacktest's converter; needs the real captures.
+bench-datasets: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.datasets
+
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder
 
@@ -75,7 +79,7 @@ $(RIVALS)/.made: benchmarks/rivals/constraints.txt
 	@rm -rf $(RIVALS)
 	@$(PYTHON) -m venv $(RIVALS)
 	@echo "installing the rivals into $(RIVALS) ..."
-	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream
+	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream 'hftbacktest[numba,numpy,polars]'
 	@touch $@
 
 $(PEERS)/.made: benchmarks/peers/constraints.txt

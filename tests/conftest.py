@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.seeds import DEFECTS_SEED, drawn_seed
+
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MMDATA_SHARED") or REPOSITORY.parent / "shared")
+DRAWN = drawn_seed(DEFECTS_SEED)
+SEEDED = pytest.StashKey[bool]()
 WINGS = ("recorder", "datasets", "replay", "sandbox", "cli")
 
 
@@ -23,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the run with one line that counts skips by reason."""
+    """End the run with one line that counts skips by reason, and the seed if one was drawn."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not isinstance(reporter, pytest.TerminalReporter):
         return
@@ -32,6 +36,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     )
     counted = "; ".join(f"{count} skipped: {reason}" for reason, count in reasons.most_common())
     reporter.write_line(counted or "0 skipped")
+    if config.stash.get(SEEDED, default=False):
+        reporter.write_line(f"defects were planted by the seed {DRAWN}; {DEFECTS_SEED}={DRAWN} repeats them")
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +71,10 @@ def real_dataset(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
         [shared_data / "okx/books_20220513.log.gz"], root, source_format="cryptofeed", exchange="okx"
     )
     return root
+
+
+@pytest.fixture(scope="session")
+def defects_seed(request: pytest.FixtureRequest) -> int:
+    """Return a seed for planted defects: another in each run, told at its end, or the one that is named."""
+    request.config.stash[SEEDED] = True
+    return DRAWN

@@ -43,7 +43,15 @@ def full_watch(root: Path = Path(), counts: Counts | None = None) -> Watch:
     """Return a job that records OKX since a minute before `NOW`."""
     tally = Tally(rows={"depth": 900, "trades": 80}, quarantined=6, pending=1)
     own = Watched("okx", "20261121T115900Z-abcdef", NOW - 60 * SECOND, counts or full_counts(), tally)
-    watch = Watch(root, ["okx"], NOW + 3600 * SECOND, state="recording", begun_ns=NOW - 61 * SECOND)
+    watch = Watch(
+        root,
+        ["okx"],
+        NOW + 3600 * SECOND,
+        min_free_bytes=2 << 30,
+        stop_free_bytes=1 << 28,
+        state="recording",
+        begun_ns=NOW - 61 * SECOND,
+    )
     watch.look = lambda: [own]
     return watch
 

@@ -2,8 +2,8 @@
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
 until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
-``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n. Forks, so that
-nothing is imported anew.
+``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n; ``certify ROOT``
+certifies what was ingested there. Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.datasets import compact, compaction, disk, merge
+from mmdata.datasets.certificate import certify_ingested
 from mmdata.recorder.segments import finish_segment
 
 _CHANGES = ("rename", "unlink", "fsync", "open", "mkdir", "rmdir", "close")
@@ -68,6 +69,8 @@ def main(what: str, root: Path, *more: str) -> int:
         return each_step(root, compact)
     if what == "merge":
         return each_step(root, lambda copy: merge(copy / "one", copy / "other", copy / "out"), int(more[0]))
+    if what == "certify":
+        return each_step(root, lambda copy: certify_ingested(copy, "binance"))
     segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"
     return each_step(root, lambda copy: finish_segment(copy, copy / segment, keep=keep))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
+from mmdata.datasets import verify
 from mmdata.datasets.layout import list_parts
 from mmdata.recorder.capture import CaptureWriter, read_segment
-from mmdata.recorder.segments import capture_folder, finish_segment, pending, recover
+from mmdata.recorder.segments import capture_folder, finish_segment, pending, recount, recover, recover_all
 from tests.builders import HEADER, LEVELS, depth, frame, rows
 from tests.integration.conftest import ENVIRONMENT, REPOSITORY
 
@@ -72,6 +73,8 @@ def test_kill_at_any_step_of_finishing_a_segment(tmp_path: Path, keep: bool) -> 
         assert [part.path.name for table in TABLES for part in list_parts(harmed, table)] == [
             part.path.name for table in TABLES for part in list_parts(unharmed, table)
         ]
+        assert recover_all(harmed)[0].failures == []  # certifies what was ingested
+        assert verify(harmed, recount=recount).differences == []
         captures = sorted(capture_folder(harmed, "binance").glob("*/*.cap.zst"))
         assert [line.number for path in captures for line in read_segment(path).lines] == (
             [*range(6)] if keep else []

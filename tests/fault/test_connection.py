@@ -173,3 +173,49 @@ def test_without_pings_the_venue_would_have_closed_it(tmp_path: Path, quiet_sand
     """The counterpart: the sandbox really closes an idle socket, as the venue does."""
     report = recorded(tmp_path, quiet_sandbox, "10s")
     assert report.venues[0].counts.connections >= 2
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "patience", "says"),
+    [("okx", "BTC-USDT", "_KEEPALIVE_AFTER_S", [b"ping"]), ("binance", "BTCUSDT", "_SILENT_AFTER_S", [])],
+)
+def test_socket_that_stays_open_and_says_nothing_is_left_for_another(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exchange: str,
+    symbol: str,
+    patience: str,
+    says: list[bytes],
+) -> None:
+    """The venue's end holds the connection, and answers nothing: no data, no pong, no close."""
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    monkeypatch.setattr(leg_module, patience, 1.0)
+    faults = [
+        {"kind": "stall", "at": "2s", "for": "1h", "lose": True, "venue": exchange},
+        {"kind": "ignore_ping", "at": "2s", "venue": "okx"},
+    ]
+    with running_sandbox(tmp_path / "truth", faults=faults) as running:
+        job = {
+            "root": str(tmp_path / "data"),
+            "window": "none",
+            "duration": "10s",
+            "venues": [running.venue(exchange, [symbol])],
+        }
+        report = record(parse_job(job, "test"))
+    assert isinstance(report, RecordReport)
+    assert report.venues[0].counts.connections == 2
+    [path] = (tmp_path / f"data/.captures/{exchange}").glob("*/*.zst")
+    lines = [*read_segment(path).lines]
+    # What was said to the silent one: its subscription, and one ping where the venue wants to be pinged.
+    first = [line for line in lines if line.conn == 0]
+    last_frame = max(line.number for line in first if line.kind == FRAME)
+    assert [line.payload for line in first if line.kind == SENT and line.number > last_frame] == says
+    assert {line.conn for line in lines if line.kind == FRAME} == {0, 1}
+    events = rows(tmp_path / "data", "events")
+    ended = [json.loads(event["detail"])["reason"] for event in events if event["kind"] == "disconnected"]
+    assert ended[0].startswith("nothing came for "), ended
+    gaps = [event for event in events if event["kind"] == "gap" and event["channel"] == "depth"]
+    assert [json.loads(gap["detail"])["cause"] for gap in gaps] == ["disconnect"]
+    found = validate(tmp_path / "data")
+    assert found.count("error") == 0
+    assert all(own.unrecorded_breaks == 0 for own in found.symbols)

@@ -67,7 +67,7 @@ def sandbox(tmp_path: Path) -> Iterator[Callable[..., RunningSandbox]]:
 def mmdata(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
-        mmdata_command(*args), capture_output=True, text=True, check=False, env=ENVIRONMENT, **options
+        mmdata_command(*args), capture_output=True, text=True, check=False, **({"env": ENVIRONMENT} | options)
     )
 
 

@@ -85,12 +85,15 @@ def test_each_table_of_the_demo_is_read_by_polars(demo: tuple[Path, dict[str, An
         assert set(rows["exchange"]) == {"binance", "okx"}, table
 
 
-def test_example_reads_the_demo(demo: tuple[Path, dict[str, Any], str]) -> None:
+@pytest.mark.parametrize(
+    ("example", "said"), [("spread_and_depth.py", "spread"), ("bars_and_books.py", "correlation")]
+)
+def test_example_reads_the_demo(demo: tuple[Path, dict[str, Any], str], example: str, said: str) -> None:
     root, _, _ = demo
     run = subprocess.run(
         [
             sys.executable,
-            REPOSITORY / "examples/spread_and_depth.py",
+            REPOSITORY / "examples" / example,
             root,
             "--exchange",
             "okx",
@@ -103,7 +106,7 @@ def test_example_reads_the_demo(demo: tuple[Path, dict[str, Any], str]) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert "spread" in run.stdout
+    assert said in run.stdout
 
 
 def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[str, Any], str]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,12 @@ import pytest
 
 from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_part
+from mmdata.recorder import job as job_module
+from mmdata.recorder.config import parse_job
 from mmdata.recorder.ingest import Ingest
+from mmdata.recorder.job import RecordReport, record
 from tests.builders import DAY, LEVELS, TS, depth, frame
-from tests.integration.conftest import RunningSandbox, mmdata, write_job
+from tests.integration.conftest import ENVIRONMENT, RunningSandbox, mmdata, write_job
 
 Start = Callable[..., RunningSandbox]
 
@@ -85,3 +92,55 @@ def test_recording_compacts_the_finished_days_of_its_symbols_at_its_end(
     assert files(root, "ETHUSDT") == [("2024-08-08", 3)] * 2 + [("2024-08-09", 3)]  # not of this job
     today = [part for part in list_parts(root, "depth", symbol="BTCUSDT") if part.partition.date > "2025"]
     assert len({part.path for part in today}) > 1  # not over yet
+
+
+@pytest.mark.parametrize(
+    ("retain_days", "left"),
+    [(None, [("2024-08-08", 6), ("2024-08-09", 3)]), (30, [])],
+    ids=["compacted", "removed"],
+)
+def test_job_without_end_cares_for_its_days_while_it_records(
+    tmp_path: Path,
+    sandbox: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    retain_days: int | None,
+    left: list[tuple[str, int]],
+) -> None:
+    root = tmp_path / "data"
+    finished_day(root)
+    job: dict[str, Any] = {
+        "root": str(root),
+        "window": "none",
+        "duration": "60s",  # so that a test that fails ends
+        "segment": {"seconds": "1s"},
+        "venues": [sandbox().venue("binance", ["BTCUSDT"])],
+    }
+    # Its first midnight comes in two seconds.
+    midnights = iter([datetime.now(UTC) + timedelta(seconds=2), datetime.now(UTC) + timedelta(days=1)])
+    monkeypatch.setattr(job_module, "next_care", lambda now, segment_s: next(midnights))
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    stopped = threading.Event()
+
+    def segments() -> int:
+        return len([*root.glob(".captures/binance/*/*")])
+
+    def stop_when_recording_went_on() -> None:
+        pause = threading.Event()
+        while files(root) != left:
+            pause.wait(0.1)
+        before = segments()
+        while segments() < before + 2:
+            pause.wait(0.1)
+        stopped.set()
+        os.kill(os.getpid(), signal.SIGTERM)  # which ends it without caring for any day
+
+    watcher = threading.Thread(target=stop_when_recording_went_on, daemon=True)
+    watcher.start()
+    report = record(parse_job({**job, "retain_days": retain_days} if retain_days else job, "test"))
+    assert stopped.is_set()
+    assert isinstance(report, RecordReport)
+    assert report.warnings == []
+    assert report.compacted == (0 if retain_days else 1)
+    assert {path.parent.parent.parent.name for path in report.removed} == (
+        {"depth"} if retain_days else set()
+    )

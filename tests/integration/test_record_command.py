@@ -145,6 +145,27 @@ def test_recover_ingests_what_a_killed_recorder_left(tmp_path: Path, job: Path) 
     assert list_parts(tmp_path / "data", "depth", exchange="okx")
 
 
+def test_embedded_exchange_follows_the_script_of_the_job(tmp_path: Path) -> None:
+    script = tmp_path / "faults.yaml"
+    script.write_text("- {kind: abort, at_message: 40}\n", encoding="utf-8")
+    said: dict[str, Any] = {
+        "root": str(tmp_path / "data"),
+        "duration": "5s",
+        "venues": [{"exchange": "okx", "symbols": ["BTC-USDT"]}],
+        "sandbox": {"faults": str(script)},
+    }
+    run = mmdata("record", write_job(tmp_path / "job.yaml", **said), "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["venues"][0]["connections"] > 1
+    assert "disconnected" in {event["kind"] for event in rows(tmp_path / "data", "events")}
+
+    script.write_text("- {kind: earthquake, at: 1s}\n", encoding="utf-8")
+    run = mmdata("record", write_job(tmp_path / "job.yaml", **said))
+    assert run.returncode == 2, run.stderr
+    assert "earthquake" in run.stderr
+    assert f"sandbox: the exchange refuses what the job says of it (faults: {script})" in run.stderr
+
+
 def test_second_recorder_of_an_exchange_is_refused_at_once(tmp_path: Path, job: Path) -> None:
     with recording(job) as child:
         wait_for_frames(tmp_path / "data", "binance")

@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,11 @@ import pytest
 
 from mmdata.datasets.book import rebuild
 from mmdata.datasets.layout import list_parts
-from mmdata.datasets.market import load_market
+from mmdata.datasets.market import load_market, read_part
+from mmdata.datasets.schema import TABLES
 from mmdata.datasets.validation import validate
 from mmdata.recorder.capture import FRAME, Line, read_segment
+from mmdata.recorder.segments import ingest_segment
 from mmdata.sandbox import Truth, read_truth
 from tests.books import compare_books
 from tests.builders import rows
@@ -205,3 +208,18 @@ def test_answer_for_machines_counts_what_was_recorded(recording: Recording) -> N
             for part in list_parts(recording.root, "depth", exchange=venue["exchange"])
         )
         assert counted > 400
+
+
+@pytest.mark.parametrize("exchange", VENUES)
+def test_tables_are_those_of_lines_that_are_read_one_by_one(
+    recording: Recording, tmp_path: Path, exchange: str
+) -> None:
+    with patch("mmdata.recorder.ingest._PLAIN", ()):
+        for path in sorted((recording.root / ".captures" / exchange).glob("*/*")):
+            ingest_segment(tmp_path, path)
+    for table in TABLES:
+        strict, plain = (
+            [read_part(part) for part in list_parts(root, table, exchange=exchange)]
+            for root in (tmp_path, recording.root)
+        )
+        assert strict == plain

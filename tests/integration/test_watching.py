@@ -106,6 +106,8 @@ def test_metrics_are_served_while_it_records_and_agree_with_its_report(
         assert first["book_whole", exchange] == 1
         assert first["rows_total", exchange] > 0
     assert first["disk_free_bytes", ""] > 0
+    # The defaults of min_free and stop_free.
+    assert (first["disk_min_free_bytes", ""], first["disk_stop_free_bytes", ""]) == (2 << 30, 256 << 20)
     with pytest.raises(OSError, match="refused"):
         scrape(port)
 

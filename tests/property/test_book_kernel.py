@@ -92,7 +92,8 @@ def test_recorder_and_kernel_agree_on_when_a_spliced_book_is_valid(
             actions = sync.receive_snapshot(last + number)
             synced.append(sync.synced)
         for action in actions:
-            if isinstance(action, Note) and action.kind == "gap":
+            # What a snapshot covers is no hole of the book: `load_market` leaves it out.
+            if isinstance(action, Note) and action.kind == "gap" and "book" not in action.detail:
                 kinds.append(GAP if action.next_id is not None else GAP_OPEN)
                 ids.append((NO_ID, NO_ID, NO_ID))
                 synced.append(sync.synced)

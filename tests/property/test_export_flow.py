@@ -31,7 +31,7 @@ from mmdata.datasets.formats.hftbacktest import (
 from mmdata.datasets.market import Market, load_market
 from mmdata.replay.clock import Timeline, map_clock, timeline
 from tests.builders import DAY, NOON
-from tests.recordings import publish_rows
+from tests.table_rows import publish_rows
 
 MS = 1_000_000
 A, B = "20261121T080000Z-aaaaaa", "20261121T090000Z-bbbbbb"

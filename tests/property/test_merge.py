@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +119,100 @@ def test_going_on_from_a_state_is_going_on(steps: list[int], cut: int, rule: int
     assert begun + [second.enters(conn, *message) for conn, message in order[cut:]] == expected
 
 
+def out_of_order(draw: random.Random, messages: list[Message], reach: int) -> list[Message]:
+    """Return messages of which each comes at most so many places late."""
+    places = [(at + draw.randint(0, reach), at) for at in range(len(messages))]
+    return [messages[at] for _, at in sorted(places)]
+
+
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=40),
+    lost=st.lists(st.sets(st.integers(0, 39), max_size=5), min_size=1, max_size=3),
+    reach=st.integers(0, 6),
+    rule=st.sampled_from([RANGE, LINKED]),
+    seed=st.integers(0, 2**32),
+)
+def test_nothing_enters_twice_in_whatever_order_the_legs_bring_it(
+    steps: list[int], lost: list[set[int]], reach: int, rule: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    messages = chained(steps)
+    legs = {
+        conn: out_of_order(draw, [m for at, m in enumerate(messages) if at not in dropped], reach)
+        for conn, dropped in enumerate(lost)
+    }
+    merge = Merge(rule)
+    entered = []
+    for conn, message in interleaved(draw, legs):
+        if merge.enters(conn, *message):
+            entered.append(message)
+        if draw.random() < 0.1:  # a new segment begins
+            merge = Merge(rule, msgspec.json.decode(msgspec.json.encode(merge.state()), type=MergeState))
+    assert len({*entered}) == len(entered)
+
+
+@given(
+    before=st.lists(st.integers(1, 5), min_size=1, max_size=20),
+    after=st.lists(st.integers(1, 5), min_size=3, max_size=20),
+    down=st.integers(200, 1_000_000),
+    rule=st.sampled_from([RANGE, LINKED]),
+    legs=st.integers(2, 3),
+    seed=st.integers(0, 2**32),
+)
+def test_a_new_count_of_ids_is_followed_whoever_is_behind(
+    before: list[int], after: list[int], down: int, rule: int, legs: int, seed: int
+) -> None:
+    """Legs that are behind bring the end of the old count when another has begun the new one."""
+    draw = random.Random(seed)
+    old = chained(before)
+    head = old[-1][0] - down
+    messages = [*old, *((last - 100 + head, prev - 100 + head) for last, prev in chained(after))]
+    if rule == LINKED:  # a maintenance reset, which the venue links to what came before
+        messages[len(old)] = (messages[len(old)][0], old[-1][0])
+    merge = ingest = Merge(rule, MergeState(head=100, leader=0, own=dict.fromkeys(range(legs), 100)))
+    entered = []
+    for conn, message in interleaved(draw, dict.fromkeys(range(legs), messages)):
+        if draw.random() < 0.1:  # a new segment begins: ingest knows no more than its header says
+            ingest = Merge(rule, msgspec.json.decode(msgspec.json.encode(merge.state()), type=MergeState))
+        enters = merge.enters(conn, *message)
+        assert ingest is merge or ingest.enters(conn, *message) == enters
+        if enters:
+            entered.append(message)
+    assert entered == messages
+    assert not merge.is_owed
+
+
+def test_trade_that_comes_late_on_the_leading_leg_was_brought_by_the_other() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 4, 3), merge.enters(1, 4, 3)] == [True, False]
+    assert [merge.enters(0, 5, 4), merge.enters(1, 6, 5)] == [True, True]  # conn 1 skips 5, and leads
+    assert [merge.enters(1, 5, 4), merge.enters(0, 6, 5)] == [False, False]
+    assert merge.enters(1, 7, 6)
+
+
+def test_trade_that_comes_late_enters_when_nobody_has_brought_it() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 4, 3), merge.enters(1, 4, 3)] == [True, False]
+    assert [merge.enters(0, 6, 5), merge.enters(1, 6, 5), merge.enters(0, 7, 6)] == [False, True, True]
+    assert [merge.enters(1, 5, 4), merge.enters(0, 5, 4)] == [True, False]
+
+
+def test_two_late_trades_that_follow_each_other_are_no_new_count() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, last_id, last_id - 1) for last_id in (5, 8, 6, 7, 9)] == [True] * 5
+    assert merge.head == 9
+
+
+def test_what_is_missing_is_bounded() -> None:
+    merge = Merge(RANGE)
+    for last_id in range(0, 2_000, 2):
+        assert merge.enters(0, last_id, last_id - 1)
+    state = merge.state()
+    assert len(state.missing) == len(state.skipped[0]) == 64
+    assert merge.enters(0, 1_997, 1_996)
+    assert not merge.enters(1, 1_997, 1_996)
+
+
 def test_a_new_count_of_ids_is_followed_on_the_leading_leg() -> None:
     merge = Merge(RANGE)
     assert [merge.enters(0, 500, 490), merge.enters(0, 510, 500)] == [True, True]
@@ -152,6 +247,42 @@ def test_a_new_count_is_followed_when_a_message_is_missing_at_its_beginning() ->
         False,
         True,
     ]
+
+
+def test_what_a_leg_behind_brings_of_the_old_count_is_no_message_ahead_of_the_new_one() -> None:
+    """Seen in a fault run: a leg had stalled when the ids began anew, and seemed to be owed them for ever."""
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(0, 510, 500), merge.enters(0, 520, 510)] == [True, True]
+    assert [merge.enters(0, 5, 1), merge.enters(0, 9, 5)] == [True, True]
+    assert [merge.enters(1, *ids) for ids in ((510, 500), (520, 510), (5, 1), (9, 5))] == [False] * 4
+    assert not merge.is_owed
+    assert [merge.enters(1, 12, 9), merge.enters(0, 12, 9), merge.enters(0, 15, 12)] == [True, False, True]
+
+
+def test_quotes_of_the_old_count_do_not_replace_those_of_the_new_one() -> None:
+    merge = Merge(RANGE)
+    quotes = [(0, 500), (1, 500), (0, 510), (0, 300), (0, 305), (1, 510), (1, 300), (1, 305), (1, 306)]
+    entered = [(conn, last_id) for conn, last_id in quotes if merge.enters(conn, last_id, NO_ID)]
+    assert entered == [(0, 500), (0, 510), (0, 300), (0, 305), (1, 306)]
+
+
+def test_a_new_count_is_followed_on_the_leg_that_had_begun_it_before_the_leader_ended() -> None:
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(1, 5, 1), merge.enters(1, 9, 5)] == [False, False]  # left to the leader
+    merge.leave(0)
+    assert [merge.enters(1, 12, 9), merge.enters(1, 15, 12)] == [True, True]
+
+
+def test_count_that_only_seemed_to_begin_anew_goes_on_where_it_was() -> None:
+    """The venue repeats two messages on the leading leg, which ends then."""
+    merge = Merge(RANGE)
+    assert [merge.enters(0, 500, 490), merge.enters(1, 500, 490)] == [True, False]
+    assert [merge.enters(0, 510, 500), merge.enters(1, 510, 500)] == [True, False]
+    assert [merge.enters(0, 490, 480), merge.enters(0, 500, 490)] == [True, True]
+    merge.leave(0)
+    assert merge.enters(1, 520, 510)
 
 
 def test_a_new_count_of_quotes_is_followed_though_nothing_links_them() -> None:

@@ -17,7 +17,7 @@ from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_part
 from mmdata.datasets.schema import exact_columns
 from tests.builders import DAY, NOON
-from tests.recordings import publish_rows
+from tests.table_rows import publish_rows
 
 SESSION = "20261121T080000Z-aaaaaa"
 TICKS = st.integers(-10, 3).map(lambda exponent: Decimal(1).scaleb(exponent))

@@ -52,3 +52,25 @@ def test_book_ends_with_the_connection_that_brought_it_though_another_is_open_al
 
     asyncio.run(replace())
     assert journal.noted == [("synced", 10), ("gap disconnect", 10), ("synced", 12)]
+
+
+def test_a_book_that_is_not_whole_is_not_audited() -> None:
+    """Its audit would take the turn of the snapshot that makes it whole, and compare nothing."""
+    asked: list[str | None] = []
+
+    class Asker:
+        async def ask(self, *_: object, reason: str, **__: object) -> Any:
+            asked.append(reason)
+            return SimpleNamespace(last_id=15), None, 0
+
+    async def audit() -> None:
+        asker: Any = Asker()
+        stream = open_stream("okx", ["X"], ["books"], "ws://x")
+        books = Books(stream, Journal(), asker, random.Random(1))
+        books.receive(7, Seen(DEPTH, "X", 10, 10, -1, True))
+        await books.audit("X")
+        books.receive(7, Seen(DEPTH, "X", 20, 20, 15, False))
+        await books.audit("X")
+
+    asyncio.run(audit())
+    assert asked == ["audit"]

@@ -103,6 +103,18 @@ def test_okx_gap_names_what_the_breaking_message_builds_on_and_waits_for_a_new_s
     assert list(book.receive(50, 50, -1, is_snapshot=True)) == [Note("synced", 50, None, {})]
 
 
+def test_hole_that_a_waiting_snapshot_covers_is_noted_and_leaves_the_book_whole() -> None:
+    book = BookSync(SPOT)
+    book.connected()
+    book.receive(96, 100, 95)
+    book.receive_snapshot(200)  # ahead of the stream
+    assert list(book.receive(111, 220, 110)) == [
+        Note("gap", 100, 111, {"cause": "missing", "book": "covered"}),
+        Note("synced", 220, None, {}),
+    ]
+    assert book.synced
+
+
 def test_missing_trades_are_noted_with_the_ids_around_them() -> None:
     trades = TradeChain()
     assert list(trades.receive(7, 7)) == []
@@ -120,6 +132,18 @@ def test_trade_that_comes_late_or_again_leaves_the_chain_where_it_is() -> None:
     assert list(trades.receive(12, 12)) == [Note("gap", 10, 12, {"cause": "missing"})]
     assert list(trades.receive(11, 11)) == []  # it was overtaken
     assert list(trades.receive(13, 13)) == []
+
+
+def test_late_trades_that_follow_each_other_into_a_hole_begin_no_new_count() -> None:
+    trades = TradeChain()
+    trades.receive(7, 9)
+    assert list(trades.receive(13, 13)) == [Note("gap", 9, 13, {"cause": "missing"})]
+    assert [*trades.receive(10, 10), *trades.receive(11, 11), *trades.receive(12, 12)] == []
+    assert list(trades.receive(14, 14)) == []
+    assert list(trades.receive(3, 3)) == []
+    assert list(trades.receive(4, 4)) == [Note("gap", 14, 3, {"cause": "reset"})]
+    # The old count's hole does not reach into the new one.
+    assert list(trades.receive(10, 10)) == [Note("gap", 4, 10, {"cause": "missing"})]
 
 
 def test_two_trades_below_the_last_that_follow_each_other_begin_a_new_count() -> None:

@@ -119,7 +119,7 @@ def test_lines_are_the_same_whatever_the_size_of_the_blocks_that_are_read(
     for at, frame in enumerate(frames):
         capture.write(format_frame(at, 0, frame, is_text=True))
     os.write(capture.handle, b"99 0 torn")
-    monkeypatch.setattr("mmdata.recorder.capture._BLOCK", block)
+    monkeypatch.setattr("mmdata.recorder.capture.SIZE", block)
     segment = read_segment(capture.path)
     assert [(line.number, line.payload) for line in segment.lines] == [*enumerate(frames)]
     assert segment.torn == len(b"99 0 torn")

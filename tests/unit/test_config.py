@@ -111,6 +111,7 @@ def test_there_are_configurations_to_check() -> None:
         (ONE + 'root: "a\\0b"', "root: found"),
         (ONE + "sandbox: {speed: .inf}", r"sandbox\.speed: found inf, expected a number from 0"),
         (ONE + "sandbox: {drop: [99999999d]}", r"sandbox\.drop\[0\]: found"),
+        (ONE + "sandbox: {faults: [1]}", r"sandbox\.faults: found \[1\]"),
         ("venues: [{exchange: okx, symbols: [_]}]", r"symbols\[0\]: found '_', expected a symbol"),
         (
             "venues: [{exchange: okx, symbols: [A], ws_url: 'https://x'}]",

@@ -27,7 +27,7 @@ from mmdata.datasets.formats.hftbacktest import (
 )
 from mmdata.datasets.formats.plain_csv import import_csv, named
 from tests.builders import DAY, NOON
-from tests.recordings import publish_rows
+from tests.table_rows import publish_rows
 
 MS = 1_000_000
 SESSION = "20261121T080000Z-aaaaaa"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from mmdata.datasets._kernel import GAP, GAP_OPEN
+from mmdata.datasets.book import rebuild
 from mmdata.datasets.errors import UsageError
+from mmdata.datasets.market import load_market
 from mmdata.datasets.validation import validate
 from mmdata.recorder.importing import ImportReport, import_sources
 from tests.builders import rows, spot_lines
@@ -35,6 +39,23 @@ def test_snapshot_and_diffs_become_a_valid_book_with_derived_tick_and_lot(tmp_pa
 
 def test_uncompressed_source_is_read_as_well(tmp_path: Path) -> None:
     assert imported(tmp_path, b"".join(spot_lines())).ingest.decoded == 20
+
+
+def test_hole_that_the_snapshot_covers_is_on_record_and_the_book_whole(tmp_path: Path) -> None:
+    """Ids 110 to 114 are missing; the snapshot, which came first, holds all up to 117."""
+    lines = [line.replace(b'"lastUpdateId":104', b'"lastUpdateId":117') for line in spot_lines(skip=(1,))]
+    imported(tmp_path, b"".join(lines))
+    [gap] = [
+        row for row in rows(tmp_path / "data", "events") if row["kind"] == "gap" and row["channel"] == "depth"
+    ]
+    assert (gap["last_id"], gap["next_id"]) == (109, 115)
+    assert json.loads(gap["detail"]) == {"cause": "missing", "book": "covered"}
+    market = load_market(tmp_path / "data", "binance", "BTCUSDT")
+    assert not {GAP, GAP_OPEN} & {*market.columns.kind.tolist()}
+    [own] = validate(tmp_path / "data").symbols
+    assert own.unrecorded_breaks == 0
+    valid = rebuild(market.columns, market.chain).valid.tolist()
+    assert valid == [False, False, False, *[True] * 8]  # the start, the snapshot, what is before it; all else
 
 
 def test_missing_message_becomes_a_recorded_gap_with_its_ids(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_every_number_of_the_counts_is_served_under_its_name() -> None:
         ("clock_uncertainty_seconds", "okx"): 0.0015,
         ("rest_used_weight", "okx"): 250,
         ("window_end_timestamp_seconds",): NOW / 1e9 + 3600,
+        ("disk_min_free_bytes",): 2 << 30,
+        ("disk_stop_free_bytes",): 1 << 28,
     }
     assert {key: served.get(key) for key in expected} == expected
     assert served["disk_free_bytes",] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pytest
 
 from mmdata.datasets.errors import DatasetError, DiskError
 from mmdata.datasets.layout import Partition, encode_symbol, list_parts, list_symbols, part_name
-from mmdata.datasets.publish import publish
+from mmdata.datasets.publish import ROW_GROUP, encoding, facts_of, publish
 from mmdata.datasets.schema import arrow_schema
+from tests.builders import NOON
 
 PARTITION = Partition("quarantine", wide=False, exchange="okx", symbol="币安/USDT", date="2026-11-21")
 
@@ -75,14 +77,37 @@ def test_full_disk_publishes_nothing_and_leaves_nothing_staged(
 def test_file_that_cannot_be_read_back_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pq.write_table
-
-    def short(rows: pa.Table, file: object, **options: object) -> None:
-        write(rows, file, **options)
+    def short(rows: pa.Table, file: object) -> None:
+        pq.write_table(rows, file)
         file.seek(-8, os.SEEK_END)  # type: ignore[attr-defined]
         file.truncate()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(pq, "write_table", short)
+    monkeypatch.setattr("mmdata.datasets.publish._write", short)
     with pytest.raises(DiskError, match="cannot be read back"):
         publish(tmp_path, PARTITION, "s-1", 0, table(), {})
     assert list_parts(tmp_path, "quarantine") == []
+
+
+def test_file_is_to_the_byte_what_arrow_writes_of_the_rows_as_they_are(tmp_path: Path) -> None:
+    schema = arrow_schema("trades")
+    row = {
+        "session": "s-1",
+        "ts_recv": NOON,
+        "kind": "agg",
+        "origin": "stream",
+        "trade_id": 1,
+        "price": Decimal("1.5"),
+        "size": Decimal(2),
+    }
+    rows = pa.concat_tables(
+        pa.Table.from_pylist([row | {"frame": at, "side": side, "flags": flags}], schema=schema)
+        for at, (side, flags) in enumerate([("buy", None), ("sell", "MARKET"), ("buy", "MARKET")])
+    )
+    partition = Partition("trades", wide=False, exchange="binance", symbol="X", date="2026-11-21")
+    path = publish(tmp_path, partition, "s-1", 0, rows, {"version": "0"})
+    facts = {**facts_of(partition), "mmdata.session": "s-1", "mmdata.version": "0"}
+    expected = pa.BufferOutputStream()
+    pq.write_table(
+        rows.replace_schema_metadata(facts), expected, row_group_size=ROW_GROUP, **encoding(rows.column_names)
+    )
+    assert path.read_bytes() == expected.getvalue().to_pybytes()

@@ -8,9 +8,8 @@ from decimal import Decimal
 import pytest
 
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.times import duration_ns, iso, to_ns
+from mmdata.datasets.times import duration_ns, iso, span, to_ns
 from mmdata.replay.settings import parse_settings
-from mmdata.replay.stream import span
 
 
 def test_text_and_numbers_mean_the_same() -> None:

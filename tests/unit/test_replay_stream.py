@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mmdata.datasets.decimals import decimal_array
 from mmdata.datasets.errors import UsageError
 from mmdata.replay.sketch import EPOCH, Sketch
-from mmdata.replay.stream import BookEvent, Event, TradeEvent, decimal_array, events, replay, tops, tops_of
+from mmdata.replay.stream import BookEvent, Event, TradeEvent, events, replay, tops, tops_of
 
 MS = 1_000_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.layout import Part, list_parts
-from mmdata.datasets.validation import Finding, validate
-from mmdata.datasets.validation.checks import latency, okx_checksum, trade_steps
+from mmdata.datasets.validation import Finding, Thresholds, derive_day, symbol, validate
+from mmdata.datasets.validation.checksum import okx_checksum
 from mmdata.recorder.importing import import_sources
-from tests.builders import spot_lines
+from tests.builders import TS, spot_lines
 
 Dataset = Callable[..., Path]
 
@@ -65,20 +66,21 @@ def test_message_that_was_lost_without_a_record_is_an_error_at_its_place(dataset
 def test_trade_that_was_lost_without_a_record_is_an_error(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: rows.filter(pc.not_equal(rows["trade_id"], 3)))
     [found] = findings(dataset)
-    assert found.check == "trade ids"
+    assert found.check == "trade_ids"
     assert "1 trades are missing between ids 2 and 4, not on record" in found.sentence
+    assert (found.id, found.count, found.table) == (4, 1, "trades")
 
 
 def test_trade_whose_row_stands_twice_is_an_error(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: pa.concat_tables([rows, rows.slice(rows.num_rows - 1)]))
-    assert [finding.check for finding in findings(dataset)] == ["trade ids"]
+    assert [finding.check for finding in findings(dataset)] == ["duplicate"]
 
 
 def test_every_row_twice_is_an_error_in_each_table(dataset: Path) -> None:
     for table in ("depth", "trades"):
         rewrite(dataset, table, lambda rows: pa.concat_tables([rows, rows]).sort_by("frame"))
-    found = {finding.check: finding.count for finding in findings(dataset)}
-    assert found == {"doubled": 10, "trade ids": 10}
+    found = [(finding.check, finding.table) for finding in findings(dataset)]
+    assert found == [("duplicate", "depth")] * 10 + [("duplicate", "trades")] * 10
 
 
 def test_trade_that_the_venue_sent_again_is_a_warning(dataset: Path) -> None:
@@ -89,21 +91,23 @@ def test_trade_that_the_venue_sent_again_is_a_warning(dataset: Path) -> None:
 
     rewrite(dataset, "trades", again)
     assert findings(dataset) == []
-    assert "1 trades were sent again" in next(
-        finding.sentence for finding in findings(dataset, "warning") if finding.check == "trade ids"
+    assert "trade 9 was sent again" in next(
+        finding.sentence for finding in findings(dataset, "warning") if finding.check == "trade_ids"
     )
 
 
 def test_part_that_is_published_again_is_an_error(dataset: Path) -> None:
     part = only(dataset, "trades")
     (part.path.with_name(part.path.name.replace("-000000.", "-000001."))).write_bytes(part.path.read_bytes())
-    assert findings(dataset)[0].check == "order"
-    assert "rows stand twice, or out of order" in findings(dataset)[0].sentence
+    [found] = findings(dataset)
+    assert (found.check, found.row) == ("order", 0)
+    assert "rows stand twice; those up to there are left out" in found.sentence
 
 
 def test_rows_out_of_order_are_an_error(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: rows.take(pa.array([1, 0, *range(2, rows.num_rows)])))
-    assert "order" in {finding.check for finding in findings(dataset)}
+    [found] = findings(dataset)
+    assert (found.check, found.row, found.frame) == ("order", 1, 2)
 
 
 def test_clock_that_steps_back_is_a_warning(dataset: Path) -> None:
@@ -114,8 +118,8 @@ def test_clock_that_steps_back_is_a_warning(dataset: Path) -> None:
         return rows.set_column(at, "ts_recv", pa.array(times, rows["ts_recv"].type))
 
     rewrite(dataset, "trades", step)
-    [found] = [finding for finding in findings(dataset, "warning") if finding.check == "arrival"]
-    assert "steps back 1 times (by 9998.000 ms at most)" in found.sentence
+    [found] = [finding for finding in findings(dataset, "warning") if finding.check == "clock"]
+    assert "steps back by 9998.000 ms" in found.sentence
     assert found.count == 1
 
 
@@ -151,7 +155,7 @@ def test_damaged_file_is_named_and_the_others_are_still_read(dataset: Path, cont
 def test_file_of_another_schema_is_named(dataset: Path) -> None:
     rewrite(dataset, "trades", lambda rows: rows.drop_columns(["flags"]))
     [found] = findings(dataset)
-    assert "is not of schema version 1: flags differ" in found.sentence
+    assert "is not of schema version 1: column flags is missing" in found.sentence
 
 
 def test_rows_of_another_date_are_an_error(dataset: Path) -> None:
@@ -177,7 +181,7 @@ def test_recorded_hole_in_binance_aggregates_is_a_warning(tmp_path: Path) -> Non
     import_sources([path], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
     report = validate(root)
     assert report.count("error") == 0
-    [found] = [finding for finding in report.findings if finding.check == "trade ids"]
+    [found] = [finding for finding in report.findings if finding.check == "trade_ids"]
     assert "2 trades are missing between ids 2 and 5, on record" in found.sentence
 
 
@@ -287,7 +291,7 @@ def test_report_is_plain_json(dataset: Path) -> None:
     import json
 
     plain: dict[str, Any] = json.loads(json.dumps(validate(dataset).to_json_dict()))
-    assert plain["schema"] == 1
+    assert plain["schema"] == 2
     assert plain["symbols"][0]["trades"] == 10
 
 
@@ -300,34 +304,113 @@ def test_okx_checksum_reproduces_the_published_vectors() -> None:
     assert okx_checksum([(33661, 7), (33660, 6)], [(33668, 9), (33680, 8)], tick, lot) == -1881014294
 
 
-def test_latency_counts_what_is_negative_and_skips_what_has_no_time() -> None:
-    import numpy as np
-
-    from mmdata.datasets.market import NO_TIME
-
-    found = latency("depth", np.array([10, 20, 30, 40]), np.array([5, 25, NO_TIME, 30]))
-    assert found is not None
-    assert (found.count, found.min, found.max, found.negative_share) == (3, -5, 10, 1 / 3)
-    assert latency("bbo", np.array([1]), np.array([NO_TIME])) is None
+# --- each defect is one finding, in its place
 
 
-def test_trade_steps_tell_holes_from_repeats_of_aggregates() -> None:
-    import numpy as np
+def altered(name: str, at: dict[int, Any]) -> Callable[[pa.Table], pa.Table]:
+    """Return what sets some rows of a column."""
 
-    steps = trade_steps(np.array([1, 4, 8, 8]), np.array([3, 6, 8, 9]))
-    assert (steps.holes.tolist(), steps.before.tolist()) == ([2], [6])
-    assert steps.again.tolist() == []
-    assert trade_steps(np.array([1, 2, 2]), np.array([1, 2, 2])).again.tolist() == [2]
+    def change(rows: pa.Table) -> pa.Table:
+        kind = rows[name].type
+        own = rows[name].cast(pa.int64()) if pa.types.is_timestamp(kind) else rows[name]
+        values = own.to_pylist()
+        for row, value in at.items():
+            values[row] = value(values[row]) if callable(value) else value
+        column = pa.array(values, own.type).cast(kind)
+        return rows.set_column(rows.column_names.index(name), name, column)
+
+    return change
 
 
-def test_trade_steps_tell_what_comes_late_from_a_new_count_as_the_recorder_does() -> None:
-    import numpy as np
+def added(old: Decimal) -> Decimal:
+    return old + Decimal("0.05")
 
-    late = np.array([5, 7, 6, 8, 9])
-    steps = trade_steps(late, late)
-    assert (steps.holes.tolist(), steps.before.tolist()) == ([1], [5])
-    assert (steps.late.tolist(), steps.back.tolist()) == ([2], [])
-    anew = np.array([50, 51, 3, 4, 6, 7])
-    steps = trade_steps(anew, anew)
-    assert (steps.holes.tolist(), steps.before.tolist()) == ([4], [4])
-    assert (steps.late.tolist(), steps.back.tolist()) == ([], [2])
+
+DEFECTS: list[tuple[str, Callable[[pa.Table], pa.Table], tuple[str, str, dict[str, Any]]]] = [
+    ("depth", lambda rows: rows.append_column("x", rows["frame"]), ("error", "schema", {})),
+    ("depth", altered("price", {3: Decimal("-0.1")}), ("error", "price", {"row": 3, "frame": 7})),
+    ("depth", altered("size", {3: Decimal("-4.25")}), ("error", "size", {"row": 3, "id": 124})),
+    ("trades", altered("price", {4: added}), ("error", "tick", {"row": 4, "id": 4})),
+    ("trades", altered("size", {4: added}), ("warning", "lot", {"row": 4, "frame": 10})),
+    ("trades", altered("ts_recv", {4: TS + 86_400 * 10**9}), ("error", "partition", {"row": 4, "count": 1})),
+    ("trades", altered("session", {4: "another"}), ("error", "partition", {"row": 4, "count": 1})),
+    ("trades", altered("last_trade_id", {5: 3}), ("error", "trade_ids", {"id": 5})),
+    ("depth", altered("is_last", {4: False}), ("error", "message", {"frame": 9, "id": 129})),
+    ("snapshots", altered("level", {1: 1}), ("error", "snapshot", {"id": 104, "count": 1})),
+    ("trades", altered("ts_event", {4: lambda old: old - 10**10}), ("warning", "clock", {"frame": 10})),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "expected"), DEFECTS)
+def test_defect_is_named_in_its_place_and_nothing_else(
+    dataset: Path,
+    table: str,
+    change: Callable[[pa.Table], pa.Table],
+    expected: tuple[str, str, dict[str, Any]],
+) -> None:
+    before = {(found.check, found.table) for found in validate(dataset).findings}
+    rewrite(dataset, table, change)
+    [found] = [own for own in validate(dataset).findings if (own.check, own.table) not in before]
+    severity, check, place = expected
+    assert (found.severity, found.check) == (severity, check)
+    assert {name: getattr(found, name) for name in place} == place
+
+
+def test_occurrences_beyond_the_most_are_one_finding_with_their_number(dataset: Path) -> None:
+    rewrite(dataset, "trades", altered("price", dict.fromkeys(range(10), Decimal("0.05"))))
+    report = validate(dataset, thresholds=Thresholds(most_findings=3))
+    found = [finding for finding in report.findings if finding.check == "tick"]
+    assert [finding.count for finding in found] == [1, 1, 1, 7]
+    assert found[-1].row == 3
+    assert found[-1].sentence.startswith("and 7 more of this check; the next: ")
+
+
+def test_file_below_a_table_that_is_not_ours_is_named(dataset: Path) -> None:
+    strangers = [only(dataset, "depth").path.with_name("notes.txt"), dataset / "trades" / "x.parquet"]
+    for path in strangers:
+        path.touch()
+    assert {(found.check, found.file) for found in findings(dataset)} == {
+        ("name", str(path)) for path in strangers
+    }
+
+
+def test_file_of_another_symbol_is_left_out(dataset: Path) -> None:
+    part = only(dataset, "trades")
+    rows = pq.read_table(part.path, partitioning=None)
+    facts = {**(rows.schema.metadata or {}), b"mmdata.symbol": b"ETHUSDT"}
+    pq.write_table(rows.replace_schema_metadata(facts), part.path, store_decimal_as_integer=True)
+    [found] = findings(dataset)
+    assert (found.check, found.file) == ("partition", str(part.path))
+    assert validate(dataset).symbols[0].trades == 0
+
+
+def test_damaged_page_ends_a_file_where_it_is(dataset: Path) -> None:
+    path = only(dataset, "depth").path
+    content = bytearray(path.read_bytes())
+    footer = pq.read_metadata(path)
+    column = footer.row_group(0).column(footer.schema.names.index("price"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    content[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+    [found] = findings(dataset)
+    assert (found.check, found.file, found.row) == ("file", str(path), 0)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_report_does_not_depend_on_the_size_of_a_batch(
+    dataset: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(dataset, "depth", lambda rows: rows.filter(pc.not_equal(rows["first_id"], 120)))
+    rewrite(dataset, "trades", lambda rows: rows.filter(pc.not_equal(rows["trade_id"], 3)))
+    whole = validate(dataset).to_json_dict()
+    monkeypatch.setattr(symbol, "BATCH", dict.fromkeys(symbol.BATCH, batch))
+    assert validate(dataset).to_json_dict() == whole
+
+
+def test_one_day_is_derived_as_the_whole_says(dataset: Path) -> None:
+    [figures] = validate(dataset).symbols
+    day, found = derive_day(dataset, "binance", "BTCUSDT", "2024-08-08")
+    assert [day] == figures.days
+    assert {finding.check for finding in found} == {"latency"}
+    with pytest.raises(UsageError, match="nothing of binance BTCUSDT on 2024-08-09"):
+        derive_day(dataset, "binance", "BTCUSDT", "2024-08-09")

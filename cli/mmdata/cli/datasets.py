@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,21 +33,27 @@ def validate(
     exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
     date: Annotated[str | None, typer.Option(help="Only this UTC date, YYYY-MM-DD.")] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(help="YAML file of what counts as too much; see config/thresholds.yaml.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
-    """Prove a dataset's chains, order and latencies.
+    """Prove a dataset's files, chains, books and clocks.
 
-    Exit 1: a finding of severity error. A recorded hole, a clock that is behind are warnings.
+    Streams each symbol once, in bounded memory. Exit 1: a finding of severity error. A recorded hole, a clock
+    that is behind are warnings. Days that a recorder still writes are checked as far as they are published.
 
     Example: mmdata validate data --exchange binance --symbol BTCUSDT
     """
+    from mmdata.datasets.validation import Thresholds, read_thresholds
     from mmdata.datasets.validation import validate as run
 
+    limits = Thresholds() if thresholds is None else read_thresholds(thresholds)
     with spinner("validating ...", quiet=quiet or as_json) as progress:
-        report = run(data, exchange=exchange, symbol=symbol, date=date, progress=progress)
+        report = run(data, exchange=exchange, symbol=symbol, date=date, thresholds=limits, progress=progress)
     if as_json:
         say_json(report.to_json_dict() | {"exit": report.exit_code(strict=strict)})
     elif not quiet:
@@ -71,7 +78,7 @@ def say_validation(report: ValidationReport) -> None:
     say_table(f"validated {report.root}", [*words("exchange", "symbol"), *proven, *equal], rows)
     latencies = [
         (
-            *(own.exchange, own.symbol, line.channel),
+            *(own.exchange, own.symbol, line.channel + (" corrected" if line.corrected else "")),
             *(f"{ns / 1e6:.3f}" for ns in (line.min, line.p50, line.p90, line.p99, line.p999, line.max)),
             f"{line.negative_share:.1%}",
         )
@@ -82,8 +89,14 @@ def say_validation(report: ValidationReport) -> None:
     title = "latency, ts_recv - ts_event, ms"
     say_table(title, [*words("exchange", "symbol", "channel"), *quantiles], latencies)
     for finding in report.findings:
-        place = f" (session {finding.session}, frame {finding.frame})" if finding.session else ""
-        out.print(f"{finding.severity}: {finding.check}: {finding.sentence}{place}", markup=False)
+        told = (("session", finding.session), ("frame", finding.frame), ("id", finding.id))
+        place = ", ".join(f"{name} {value}" for name, value in told if value is not None)
+        symbol = "" if finding.symbol == "_" else f" {finding.symbol}"
+        out.print(
+            f"{finding.severity}: {finding.check}: {finding.exchange}{symbol}: {finding.sentence}"
+            + (f" ({place})" if place else ""),
+            markup=False,
+        )
     errors, warnings = report.count("error"), report.count("warning")
     out.print(f"{errors} errors, {warnings} warnings", style="bold red" if errors else "bold green")
 

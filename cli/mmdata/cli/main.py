@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import datasets, demo, exporting, merging, recording, replaying, watching
+from mmdata.cli import catalog, certifying, datasets, demo, exporting, merging, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -27,7 +27,10 @@ app.command("schedule")(recording.schedule)
 app.command("status")(watching.status)
 app.command("recover")(recording.recover)
 app.command("import")(recording.import_)
+app.command("ls")(catalog.ls)
 app.command("validate")(datasets.validate)
+app.command("verify")(certifying.verify)
+app.command("certify")(certifying.certify)
 app.command("compact")(datasets.compact)
 app.command("merge")(merging.merge)
 app.command("export")(exporting.export)

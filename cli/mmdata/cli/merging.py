@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,8 @@ def merge(
     if as_json:
         say_json(report.to_json_dict())
     elif not quiet:
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
         _say_merge(report, (one, other))
     return 0
 

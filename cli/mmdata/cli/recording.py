@@ -136,6 +136,8 @@ def say_record(report: RecordReport) -> None:
         print(f"removed, since older than retain_days: {len(report.removed)} folders")  # noqa: T201
         for path in report.removed:
             print(f"  {path}")  # noqa: T201
+    if report.certified:
+        print(f"certified: {report.certified} days of a symbol (`mmdata verify` compares them)")  # noqa: T201
     if report.compacted:
         print(f"compacted: {report.compacted} finished days of a table, each to one file")  # noqa: T201
 
@@ -191,9 +193,9 @@ def schedule(
 def recover(
     data: Data = DEFAULT_DATA, as_json: Json = False, verbose: Verbose = False, quiet: Quiet = False
 ) -> int:
-    """Make tables of what a dead recorder left.
+    """Make tables and certificates of what a dead recorder left.
 
-    Every `record` does it first. Exit 1: a segment could not be ingested; it stays.
+    Every `record` does it first. Exit 1: a segment could not be ingested, or a day not certified; it stays.
 
     Example: mmdata recover /data
     """
@@ -205,11 +207,14 @@ def recover(
     if as_json:
         answer = {"schema": 1, "segments": [str(path) for path in segments], "rows": dict(report.rows)}
         told = {"warnings": report.warnings, "failures": report.failures}
-        say_json(answer | {"quarantined": report.quarantined} | told)
+        say_json(answer | {"quarantined": report.quarantined, "certified": report.certified} | told)
     elif not quiet:
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
-        print(f"{len(segments)} segments ingested, {sum(report.rows.values()):,} rows")  # noqa: T201
+        rows = sum(report.rows.values())
+        print(  # noqa: T201
+            f"{len(segments)} segments ingested, {rows:,} rows; {report.certified} days of a symbol certified"
+        )
     return 1 if report.failures else 0
 
 
@@ -308,6 +313,7 @@ def _import_json(report: ImportReport | TableReport) -> dict[str, Any]:
         "exchange": report.exchange,
         "gaps": report.gaps,
         "accounting": dict(report.accounting()),
+        "certified": report.certified,
         "derived": {symbol: [f"{tick:f}", f"{lot:f}"] for symbol, (tick, lot) in report.derived.items()},
         "warnings": report.warnings,
     }

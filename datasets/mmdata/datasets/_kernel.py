@@ -283,3 +283,140 @@ def run(
         tops[i, 4] = sizes[ASK, asks - 1] if valid == 1 and asks > 0 else 0
         applied[i] = valid == 1 and columns.kind[i] <= REPLACE and columns.last_id[i] == state[BOOK_ID]
     return end
+
+
+# Fields of a cursor: how far the frames of a book are told.
+NEXT = 0  # the next moment of the grid, ns
+LATEST = 1  # the latest receive time so far, or NO_PRICE
+EVENT = 2  # the exchange's time of the last message, as its column has it
+SHOWN = 3  # 1 when the last frame told shows a valid book
+STARTED = 4  # 1 once frames are wanted
+FRAMES = 5  # frames in the arrays
+CURSOR_SIZE = 6
+
+
+class Frames(NamedTuple):
+    """Room for m frames of a book: its best levels at a moment."""
+
+    time: Ints  # (m,) ns, by the recorder's clock
+    event: Ints  # (m,) ns, by the exchange's: of the last message in the book
+    book_id: Ints  # (m,)
+    valid: NDArray[np.bool_]  # (m,)
+    levels: NDArray[
+        np.int64
+    ]  # (m, 2, depth, 2): side, best first, price and size; NO_PRICE where there is none
+
+
+@kernel(chain)
+def _tell(
+    frames: Frames,
+    time: int,
+    keys: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    state: Ints,
+    cursor: Ints,
+) -> None:
+    """Add a frame of the book as it stands."""
+    at = cursor[FRAMES]
+    cursor[FRAMES] = at + 1
+    cursor[SHOWN] = state[VALID]
+    frames.time[at] = time
+    frames.event[at] = cursor[EVENT]
+    frames.book_id[at] = state[BOOK_ID] if state[VALID] == 1 else NO_ID
+    frames.valid[at] = state[VALID] == 1
+    for side in range(2):
+        count = state[BIDS + side] if state[VALID] == 1 else 0
+        for i in range(frames.levels.shape[2]):
+            known = i < count
+            key = keys[side, count - 1 - i] if known else NO_PRICE
+            frames.levels[at, side, i, 0] = -key if known and side == ASK else key
+            frames.levels[at, side, i, 1] = sizes[side, count - 1 - i] if known else 0
+
+
+@kernel(chain)
+def _same(last: NDArray[np.int64], keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints) -> bool:
+    """Return whether the best levels are those of a frame, ``last`` (2, depth, 2)."""
+    for side in range(2):
+        count = state[BIDS + side]
+        for i in range(last.shape[1]):
+            if i >= count:
+                if last[side, i, 0] != NO_PRICE:
+                    return False
+                break
+            key = keys[side, count - 1 - i]
+            if last[side, i, 0] != (-key if side == ASK else key):
+                return False
+            if last[side, i, 1] != sizes[side, count - 1 - i]:
+                return False
+    return True
+
+
+@kernel(chain)
+def run_frames(
+    columns: Columns,
+    ts_recv: Ints,
+    ts_event: Ints,
+    begin: int,
+    start: int,
+    every: int,
+    keys: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    state: Ints,
+    cursor: Ints,
+    last: NDArray[np.int64],
+    frames: Frames,
+) -> int:
+    """Step messages from ``begin`` on and tell frames; return where to go on: all are done, FULL, no room.
+
+    ``every`` 0: a frame where the best levels changed. Else one at each multiple of ``every`` (ns) from
+    ``start`` on, as the book was known then. ``start`` (ns; NO_PRICE for none) is the first time that
+    frames are wanted of. A book that became invalid is told once, without levels. ``last`` is (2, depth, 2).
+    """
+    room = len(frames.time)
+    for i in range(begin, len(columns.kind)):
+        if cursor[FRAMES] == room:
+            return i
+        # The end of a session: what was told up to its last message can still be asked for.
+        time = ts_recv[i] if ts_recv[i] != NO_PRICE else cursor[LATEST] + 1
+        time = max(time, cursor[LATEST])
+        if every > 0 and cursor[LATEST] != NO_PRICE:
+            while cursor[NEXT] < time and (state[VALID] == 1 or cursor[SHOWN] == 1):
+                if cursor[FRAMES] == room:
+                    return i
+                _tell(frames, cursor[NEXT], keys, sizes, state, cursor)
+                cursor[NEXT] += every
+        if cursor[STARTED] == 0 and ts_recv[i] >= start and ts_recv[i] != NO_PRICE:
+            cursor[STARTED] = 1
+        step(columns, i, keys, sizes, state)
+        if state[FULL] == 1:
+            return i
+        if every > 0 and cursor[NEXT] < time:  # no book was there to tell of
+            cursor[NEXT] = -(-time // every) * every
+        if columns.kind[i] != SESSION:
+            cursor[LATEST] = time
+            cursor[EVENT] = ts_event[i]
+        if every == 0 and cursor[STARTED] == 1:
+            valid = state[VALID] == 1
+            if (valid and (cursor[SHOWN] == 0 or not _same(last, keys, sizes, state))) or (
+                not valid and cursor[SHOWN] == 1
+            ):
+                _tell(frames, cursor[LATEST], keys, sizes, state, cursor)
+                last[:] = frames.levels[cursor[FRAMES] - 1]
+    return len(columns.kind)
+
+
+@kernel(chain)
+def run_proof(
+    columns: Columns,
+    begin: int,
+    keys: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    state: Ints,
+    valid: NDArray[np.bool_],
+    book_id: Ints,
+) -> None:
+    """Step the heads of messages from ``begin`` on; note whether the book is valid after each, and its id."""
+    for i in range(begin, len(columns.kind)):
+        step(columns, i, keys, sizes, state)
+        valid[i] = state[VALID] == 1
+        book_id[i] = state[BOOK_ID]

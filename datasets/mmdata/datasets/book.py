@@ -54,7 +54,8 @@ class Book:
     """
 
     def __init__(self, columns: Columns, chain: ChainRule, capacity: int = _FIRST_CAPACITY) -> None:
-        self._columns = columns
+        self.columns = columns
+        """May be replaced by others that go on: what ``state`` points to are places in them."""
         self.keys = np.zeros((2, capacity), np.int64)
         self.sizes = np.zeros((2, capacity), np.int64)
         self.state = np.zeros(STATE_SIZE, np.int64)
@@ -75,10 +76,17 @@ class Book:
 
     def step(self, message: int) -> None:
         """Take message number ``message`` of the columns into the book."""
-        step(self._columns, message, self.keys, self.sizes, self.state)
+        step(self.columns, message, self.keys, self.sizes, self.state)
         while self.state[FULL]:
             self.grow()
-            step(self._columns, message, self.keys, self.sizes, self.state)
+            step(self.columns, message, self.keys, self.sizes, self.state)
+
+    def run(self, begin: int, end: int, tops: Ints, applied: NDArray[np.bool_]) -> None:
+        """Take messages ``begin:end``, and note the book after each, as the kernel's ``run`` does."""
+        while begin < end:
+            begin = run(self.columns, begin, end, self.keys, self.sizes, self.state, tops, applied)
+            if self.state[FULL]:
+                self.grow()
 
     def grow(self) -> None:
         """Double the room for levels, after a kernel said FULL."""
@@ -106,11 +114,7 @@ def rebuild(columns: Columns, chain: ChainRule) -> Tops:
     n = len(columns.kind)
     tops = np.empty((n, 5), np.int64)
     applied = np.empty(n, np.bool_)
-    book = Book(columns, chain)
-    at = run(columns, 0, n, book.keys, book.sizes, book.state, tops, applied)
-    while at < n:
-        book.grow()
-        at = run(columns, at, n, book.keys, book.sizes, book.state, tops, applied)
+    Book(columns, chain).run(0, n, tops, applied)
     return Tops(
         valid=tops[:, 0] == 1,
         bid_price=tops[:, 1],

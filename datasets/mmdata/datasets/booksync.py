@@ -9,10 +9,11 @@ demand an unbroken chain. OKX: the stream's own snapshot starts the book; after 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, ChainRule, bridges, classify
+from mmdata.datasets.chain import BREAKS, CONTINUES, MOST_HOLES, NO_ID, REPEAT, ChainRule, bridges, classify
 
 
 class Ask(NamedTuple):
@@ -32,7 +33,9 @@ class Note(NamedTuple):
 
 
 Action = Ask | Note
-_NOTHING: tuple[Action, ...] = ()
+_NOTHING: tuple[Note, ...] = ()
+COVERED = {"book": "covered"}
+"""In the detail of a gap: the snapshot that the book began with holds what is missing."""
 
 
 class BookSync:
@@ -86,6 +89,11 @@ class BookSync:
         self._buffer.append(message)
         return _NOTHING if self._snapshot is None else self._splice()
 
+    def went_on(self, last_id: int) -> None:
+        """Say that messages up to ``last_id`` continued a book that is `synced`, as `receive` would find."""
+        self.book_id = self._tail = last_id
+        self._low = NO_ID
+
     def receive_snapshot(self, last_id: int) -> Sequence[Action]:
         """Take the id of a REST snapshot that was asked for."""
         if self.synced or not self._chain.spliced:
@@ -124,10 +132,11 @@ class BookSync:
         if self._snapshot is None:
             return noted
         spliced = self._splice()
-        # A hole that the snapshot covers is none of the book: nobody who rebuilds it would see one.
-        return spliced if self.synced else (*noted, *spliced)
+        if self.synced:  # its messages are missing in the table, and nobody who rebuilds the book misses them
+            noted = [note._replace(detail={**note.detail, **COVERED}) for note in noted]
+        return (*noted, *spliced)
 
-    def _gap(self, next_id: int | None, cause: str) -> Sequence[Action]:
+    def _gap(self, next_id: int | None, cause: str) -> Sequence[Note]:
         self._reason = "gap"
         return (Note("gap", _or_none(self._tail), next_id, {"cause": cause}),)
 
@@ -164,35 +173,50 @@ class BookSync:
 class TradeChain:
     """The chain of one symbol's trade ids: notes the trades that are missing.
 
-    A trade that comes late, or again, leaves the chain where it is: its hole is on record already. Two such
-    that follow each other tell that the venue counts anew; nobody knows what was traded in between.
+    The rule, which whoever derives holes from a dataset keeps, too: a trade beyond the one expected next
+    leaves a hole. One that comes late, into one of the newest `MOST_HOLES` holes of this count of ids,
+    changes nothing: its hole is on record already. Any other at or below the highest id comes again, and
+    changes nothing either; but two of those that follow each other tell that the venue counts anew, and
+    nobody knows what was traded in between.
     """
 
     def __init__(self) -> None:
+        self._holes: deque[tuple[int, int]] = deque(maxlen=MOST_HOLES)
+        """The last id before each, and the first after."""
         self._last: int | None = None
         self._low: tuple[int, int] | None = None
         self._cause = "missing"
+
+    @property
+    def last_id(self) -> int:
+        """Id of the newest trade of the chain; NO_ID: there was none yet."""
+        return NO_ID if self._last is None else self._last
 
     def receive(self, first_id: int, last_id: int) -> Sequence[Action]:
         """Take the ids of the next trade or aggregate."""
         before, low = self._last, self._low
         if before is not None and last_id <= before:
+            if any(after < first_id and last_id < until for after, until in self._holes):
+                return _NOTHING
             if low is None or first_id != low[1] + 1:
                 self._low = (first_id, last_id)
                 return _NOTHING
-            self._went_on(last_id)
+            self.went_on(last_id)
+            self._holes.clear()
             return (Note("gap", before, low[0], {"cause": "reset"}),)
         cause = self._cause
-        self._went_on(last_id)
+        self.went_on(last_id)
         if before is None or first_id <= before + 1:
             return _NOTHING
+        self._holes.append((before, first_id))
         return (Note("gap", before, first_id, {"cause": cause}),)
 
     def disconnected(self) -> None:
         """Say that the stream ended: the next hole is its doing."""
         self._cause = "disconnect"
 
-    def _went_on(self, last_id: int) -> None:
+    def went_on(self, last_id: int) -> None:
+        """Say that trades up to ``last_id`` continued the chain, as `receive` would find."""
         self._last, self._low, self._cause = last_id, None, "missing"
 
 

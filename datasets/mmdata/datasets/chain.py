@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 NO_ID = -(2**63)
 """Stands for an id that the venue did not send (null in the tables)."""
+MOST_HOLES = 64
+"""So many holes in a chain of trades are known; what has been missing for longer comes no more."""
 
 # Rules. Plain integers, since the compiled book kernel takes them as arguments.
 RANGE = 0

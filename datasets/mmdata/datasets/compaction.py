@@ -19,31 +19,30 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.datasets.certificate.carry import Carried, carry, settle_all
 from mmdata.datasets.disk import COMPACTION, make_folder, refusal, swap, sync_folder
 from mmdata.datasets.errors import DatasetError, DiskError, MmdataError, ReplacedError, UsageError
 from mmdata.datasets.layout import (
-    CAPTURES,
     STAGING,
     Part,
     Partition,
-    first_date,
     is_compacted,
     list_partitions,
     list_parts,
 )
-from mmdata.datasets.locks import RECORDER_LOCK, compaction_lock, holder, symbol_lock
+from mmdata.datasets.locks import compaction_lock, symbol_lock
 from mmdata.datasets.publish import ROW_GROUP, encoding, facts_of, verify_rows
 from mmdata.datasets.schema import TABLES, arrow_schema
+from mmdata.datasets.stores import Root, local_root
 from mmdata.datasets.stretches import COMPACTED, PARTS_KEY, Stretch, encode, row_groups, stretches_of
+from mmdata.datasets.writing import written_from
 
-_PENDING = (".open", ".cap")
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
@@ -110,7 +109,7 @@ class CompactionReport:
 
 
 def compact(
-    root: Path,
+    root: Root,
     *,
     exchange: str | None = None,
     symbol: str | None = None,
@@ -125,26 +124,29 @@ def compact(
     ``wait`` says whether to wait for another compaction of the dataset. ``progress`` is called with each
     day's name when its turn comes.
 
-    UsageError: no such dataset, a date that is none, another compaction is under way. DiskError: the disk
-    is full or cannot be written, or its file system cannot swap two folders; every day is whole then.
+    UsageError: no such dataset, or one in an object store, a date that is none, another compaction is under
+    way. DiskError: the disk is full or cannot be written, or its file system cannot swap two folders; every
+    day is whole then.
     """
-    if not root.is_dir():
+    folder = local_root(root, "a compaction")
+    if not folder.is_dir():
         raise UsageError(f"{root}: there is no such folder; name the dataset's")
     for day in (date, before):
         if day is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
             raise UsageError(f"date {day!r} is none, expected YYYY-MM-DD, a UTC date; nothing was changed")
-    report = CompactionReport(root)
-    with compaction_lock(root, wait=wait):
+    report = CompactionReport(folder)
+    with compaction_lock(folder, wait=wait):
         try:
-            _clear(root / STAGING)
-            for found in _due(_find(root, exchange, symbol, date, before), report):
+            _clear(folder / STAGING)
+            report.failures += settle_all(folder, exchange)
+            for found in _due(_find(folder, exchange, symbol, date, before), report):
                 if progress is not None:
                     progress(str(found))
-                _try(root, found, report)
+                _try(folder, found, report)
         except OSError as error:
             raise DiskError(
-                f"{error.filename or root}: compaction ended here ({refusal(error)}); every day is whole, as "
-                f"it was or compacted"
+                f"{error.filename or folder}: compaction ended here ({refusal(error)}); every day is whole, "
+                f"as it was or compacted"
             ) from error
     return report
 
@@ -171,7 +173,7 @@ def _due(days: Iterable[Day], report: CompactionReport) -> Iterator[Day]:
             report.left += 1
             continue
         if day.exchange not in written:
-            written[day.exchange] = _written_from(report.root, day.exchange)
+            written[day.exchange] = written_from(report.root, day.exchange)
         recorder = written[day.exchange]
         if recorder is not None and day.date >= recorder[0]:
             report.skipped.append(
@@ -182,32 +184,6 @@ def _due(days: Iterable[Day], report: CompactionReport) -> Iterator[Day]:
             _require_swap(report.root / STAGING)
             able = True
         yield day
-
-
-def _written_from(root: Path, exchange: str) -> tuple[str, str] | None:
-    """Return the first date that a recorder of ``exchange`` still writes, and who it is; None: there is none.
-
-    That is today, or the last date of a session of which captures are not ingested yet.
-    """
-    folder = root / CAPTURES / exchange
-    who = holder(folder / RECORDER_LOCK)
-    if who is None:
-        return None
-    sessions = {path.parent.name for path in folder.glob("*/*") if path.suffix in _PENDING}
-    return min(
-        [f"{datetime.now(UTC):%Y-%m-%d}", *(_last_date(root, exchange, name) for name in sessions)]
-    ), who
-
-
-def _last_date(root: Path, exchange: str, session: str) -> str:
-    since = first_date(session)
-    dates = (
-        part.partition.date
-        for table in TABLES
-        for part in list_parts(root, table, exchange=exchange, since=since, session=session)
-        if part.session == session
-    )
-    return max(dates, default=since)
 
 
 def _require_swap(staging: Path) -> None:
@@ -263,19 +239,25 @@ def _compact(root: Path, day: Day) -> Compacted:
     wide = any(part.partition.wide for part in parts)
     aside = root / STAGING / f"{COMPACTION}{secrets.token_hex(8)}"
     built = aside / "day"
+    carried: Carried | None = None
     built.mkdir(parents=True)
     try:
         # One file that others duplicate: a kill came between the two steps of a widening.
         if len({part.path for part in parts}) > 1:
             name = f"{stretches[0].start}-{COMPACTED}-{_next_number(before):06d}.parquet"
             _write(built / name, day.partition(wide=wide), parts, stretches)
+            carried = carry(root, day.partition(wide=wide), built / name, {part.path for part in parts})
     except (MmdataError, OSError):
         shutil.rmtree(aside, ignore_errors=True)
         raise
     with symbol_lock(root, day.exchange, day.symbol):
         unchanged = _files(root, day) == before
-        if unchanged:
+        if unchanged and (carried is None or carried.announce()):
             _put_in_place(root, day, wide, aside)
+            if carried is not None:
+                carried.settle()
+        else:
+            unchanged = False
     shutil.rmtree(aside)
     if not unchanged:
         raise _changed(day)

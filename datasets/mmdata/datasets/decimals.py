@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+_DIGITS_OF_INT64 = 18
+
 
 def shortest(value: Decimal) -> Decimal:
     """Return ``value`` without trailing zeros and without an exponent.
@@ -41,6 +43,8 @@ def in_units(
     (array([3, 2]), array([False,  True]))
     """
     values = scaled(column)
+    if unit == Decimal(1).scaleb(-column.type.scale):
+        return values, np.zeros(len(values), np.bool_)
     digits = max(column.type.scale, -int(shortest(unit).as_tuple().exponent))
     finer = 10 ** (digits - column.type.scale)
     step = int(unit.scaleb(digits))
@@ -51,7 +55,7 @@ def in_units(
     return values // step, np.asarray(values % step != 0, np.bool_)
 
 
-def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
+def scaled(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64] | NDArray[np.object_]:
     """Return the non-null decimals of ``column`` as integers of its last decimal place, exactly.
 
     int64 where every value fits it, else Python integers.
@@ -64,10 +68,24 @@ def scaled(column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.object_]:
         return np.empty(0, np.int64)
     words = np.frombuffer(array.buffers()[1], np.int64)[2 * array.offset :][: 2 * len(array)]
     low, high = words[0::2], words[1::2]
-    if ((low >> 63) == high).all():
+    if column.type.precision <= _DIGITS_OF_INT64 or ((low >> 63) == high).all():
         return low.copy()
     wide = high.astype(object) * 2**64 + low.view(np.uint64).astype(object)
     return np.asarray(wide, dtype=object)
+
+
+def greatest_divisor(values: NDArray[np.int64] | NDArray[np.object_]) -> int:
+    """Return the greatest integer that divides all of ``values``; 0 when there is none, or all are 0.
+
+    >>> greatest_divisor(np.array([30, 0, -45]))
+    15
+    """
+    few = abs(int(np.gcd.reduce(values[:1024])))
+    if few == 0:
+        return abs(int(np.gcd.reduce(values)))
+    # What divides the first ones divides nearly always the others: one division each, no greatest divisor.
+    rest = values - values // few * few
+    return math.gcd(few, abs(int(np.gcd.reduce(rest[rest != 0]))))
 
 
 def from_units(words: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
@@ -97,3 +115,25 @@ def to_floats(multiples: NDArray[np.int64], unit: Decimal) -> NDArray[np.float64
     if largest * factor < 2**53 and scale <= 10**22:  # both operands exact, so one rounding
         return multiples * factor / float(scale)
     return np.array([int(value) * factor / scale for value in multiples], np.float64)
+
+
+def decimal_array(
+    multiples: NDArray[np.int64], unit: Decimal, null: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Return ``multiples`` of ``unit`` as exact Arrow decimals, null where ``null`` is true."""
+    # What `shortest` returns has no positive exponent; a tick of 100 is 100 at scale 0.
+    scale = max(0, -int(unit.as_tuple().exponent))
+    step = int(unit.scaleb(scale))
+    largest = int(np.abs(multiples).max(initial=0)) * step
+    if largest < 2**63:
+        low = multiples * step
+        high = low >> 63
+    else:
+        wide = multiples.astype(object) * step
+        low = np.array([value & (2**64 - 1) for value in wide], np.uint64).view(np.int64)
+        high = np.array([value >> 64 for value in wide], np.int64)
+    words = np.column_stack((low, high)).astype(np.int64)
+    validity = None if null is None else pa.array(~null).buffers()[1]
+    return pa.Array.from_buffers(
+        pa.decimal128(38, scale), len(multiples), [validity, pa.py_buffer(np.ascontiguousarray(words))]
+    )

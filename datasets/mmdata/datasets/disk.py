@@ -78,7 +78,7 @@ def clear_staging(root: Path) -> None:
 
     Younger files may be another process's, which is about to publish them; another user's stay.
     """
-    for path in (root / STAGING).glob("*.parquet"):
+    for path in (*(root / STAGING).glob("*.parquet"), *(root / STAGING).glob("*.json")):
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if _is_stale(path):
                 path.unlink()

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow as pa
 
-from mmdata.datasets.decimals import common_divisor, in_units, scaled, shortest
+from mmdata.datasets.decimals import common_divisor, greatest_divisor, in_units, scaled, shortest
 
 Step = Literal["tick", "lot"]
 TICK: Final = "tick"
@@ -63,9 +63,11 @@ class Divisors:
     def see(self, rows: pa.Table) -> None:
         """Take the prices and sizes of some rows in: all their columns of decimals."""
         for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
-            values = scaled(rows[name])
-            if values.size:
-                step = Decimal(abs(int(np.gcd.reduce(values)))).scaleb(-rows[name].type.scale)
+            for chunk in rows[name].chunks:
+                values = scaled(chunk)
+                if not values.size:
+                    continue
+                step = Decimal(greatest_divisor(values)).scaleb(-chunk.type.scale)
                 if name.endswith("size"):
                     self.lot = step if self.lot is None else common_divisor(self.lot, step)
                 else:

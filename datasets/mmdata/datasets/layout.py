@@ -8,15 +8,16 @@ parts of its sessions, each with its stretch of rows, so that readers need not k
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, unquote
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stores import Folder, Place, Root, children, date_folders, root_of
 from mmdata.datasets.stretches import COMPACTED, read_stretches
 
 NO_SYMBOL = "_"
@@ -57,6 +58,7 @@ class Part:
     session: str
     n: int
     path: Path
+    """Of a dataset in an object store an `ObjectPath`: `mmdata.datasets.stores` opens either."""
     offset: int = 0
     """The first of its rows in the file."""
     rows: int | None = None
@@ -65,7 +67,12 @@ class Part:
     """It lies in a wide file, and was published narrow."""
 
 
-def is_compacted(path: Path) -> bool:
+def is_part_name(name: str) -> bool:
+    """Tell whether a file is named as a published part is."""
+    return _PART.fullmatch(name) is not None
+
+
+def is_compacted(path: Place) -> bool:
     """Tell by its name whether a file stands for several parts."""
     match = _PART.fullmatch(path.name)
     return match is not None and match["session"] == COMPACTED
@@ -110,7 +117,7 @@ def part_name(first_ts_recv: int, session: str, n: int) -> str:
 
 
 def list_parts(
-    root: Path,
+    root: Root,
     table: str,
     *,
     exchange: str | None = None,
@@ -118,6 +125,7 @@ def list_parts(
     date: str | None = None,
     since: str = "",
     session: str | None = None,
+    foreign: list[Path] | None = None,
 ) -> list[Part]:
     """Return the published parts of ``table``, narrow and wide, in the order that they are read.
 
@@ -126,11 +134,12 @@ def list_parts(
     empty list: nothing is there.
 
     Neighbours in a compacted file are one part. A compacted file that is damaged is listed as a part of
-    the session ``compacted``, whichever session is asked for.
+    the session ``compacted``, whichever session is asked for. A file whose name is not ours is a
+    DatasetError, or is added to ``foreign`` and left out.
     """
     for _ in range(_ATTEMPTS):
         try:
-            parts = _listed(root, table, exchange, symbol, date, since)
+            parts = _listed(root, table, exchange, symbol, date, since, foreign)
             break
         except FileNotFoundError as error:  # a folder was replaced between listing and looking
             replaced = error
@@ -167,7 +176,7 @@ def fused(parts: Iterable[Part], *, sessions: bool = False) -> list[Part]:
 
 
 def list_partitions(
-    root: Path,
+    root: Root,
     table: str,
     *,
     exchange: str | None = None,
@@ -176,12 +185,19 @@ def list_partitions(
 ) -> list[Partition]:
     """Return the partitions of ``table`` that have a folder, narrow and wide."""
     return [
-        _partition(table, wide, folder) for wide, folder in _folders(root, table, exchange, symbol, date, "")
+        _partition(table, wide, folder.path)
+        for wide, folder in _folders(root, table, exchange, symbol, date, "")
     ]
 
 
 def _listed(
-    root: Path, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+    root: Root,
+    table: str,
+    exchange: str | None,
+    symbol: str | None,
+    date: str | None,
+    since: str,
+    foreign: list[Path] | None,
 ) -> list[Part]:
     """Return each part once. FileNotFoundError: a folder was replaced meanwhile.
 
@@ -190,7 +206,7 @@ def _listed(
     parts = [
         part
         for wide, folder in _folders(root, table, exchange, symbol, date, since)
-        for part in _parts(table, wide, folder)
+        for part in _parts(table, wide, folder, foreign)
     ]
     widened = {_identity(part) for part in parts if part.widened}
     return [part for part in parts if part.partition.wide or _identity(part) not in widened]
@@ -202,38 +218,25 @@ def _identity(part: Part) -> tuple[str, ...]:
 
 
 def _folders(
-    root: Path, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
-) -> Iterator[tuple[bool, Path]]:
+    root: Root, table: str, exchange: str | None, symbol: str | None, date: str | None, since: str
+) -> Iterator[tuple[bool, Folder]]:
     """Yield the folders of a table's dates, narrow before wide, and whether each is wide.
 
-    In that order, since narrow rows become wide ones, never the other way round. Without a pattern, so that
-    no name is taken for one.
+    In that order, since narrow rows become wide ones, never the other way round.
     """
+    encoded = None if symbol is None else encode_symbol(symbol)
     for wide in (False, True):
-        for of_exchange in _children(root / (table + (WIDE_SUFFIX if wide else "")), "exchange=", exchange):
-            encoded = None if symbol is None else encode_symbol(symbol)
-            for of_symbol in _children(of_exchange, "symbol=", encoded):
-                for of_date in _children(of_symbol, "date=", date):
-                    if of_date.name.removeprefix("date=") >= since:
-                        yield wide, of_date
+        top = root_of(root) / (table + (WIDE_SUFFIX if wide else ""))
+        for folder in date_folders(top, exchange, encoded, date):
+            if folder.path.name.removeprefix("date=") >= since:
+                yield wide, folder
 
 
-def _children(folder: Path, key: str, value: str | None) -> Iterable[Path]:
-    if value is not None:
-        child = folder / f"{key}{value}"
-        return (child,) if child.is_dir() else ()
-    try:
-        return [child for child in folder.iterdir() if child.name.startswith(key)]
-    except FileNotFoundError:
-        return ()
-
-
-def _parts(table: str, wide: bool, folder: Path) -> Iterator[Part]:
-    before = folder.stat()
-    paths = [path for path in folder.iterdir() if path.suffix == ".parquet"]
-    if not os.path.samestat(before, folder.stat()):  # else a folder that is being emptied would be read
-        raise FileNotFoundError(None, "was replaced while it was listed", str(folder))
-    for path in paths:
+def _parts(table: str, wide: bool, folder: Folder, foreign: list[Path] | None) -> Iterator[Part]:
+    for path in folder.parquet_files():
+        if foreign is not None and not is_part_name(path.name):
+            foreign.append(cast(Path, path))
+            continue
         part = _part(table, wide, path)
         if part.session == COMPACTED:
             yield from _stretches(part)
@@ -262,6 +265,11 @@ def _stretches(whole: Part) -> Iterator[Part]:
         offset += stretch.rows
 
 
+def list_stretches(partition: Partition, path: Path) -> list[Part]:
+    """Return what a compacted file holds, wherever it lies, as `list_parts` does once it is in its place."""
+    return fused(_stretches(_part_of(partition, path)))
+
+
 def sessions_in(path: Path) -> set[str]:
     """Return the sessions that a published file holds rows of. DatasetError: the file does not say."""
     match = _PART.fullmatch(path.name)
@@ -272,26 +280,36 @@ def sessions_in(path: Path) -> set[str]:
     return {stretch.session for stretch in read_stretches(path)}
 
 
-def list_symbols(root: Path) -> list[tuple[str, str]]:
+def list_symbols(root: Root) -> list[tuple[str, str]]:
     """Return the (exchange, symbol) pairs that the dataset holds rows of, in order of their names."""
     found = {
-        (folder.parent.name.removeprefix("exchange="), unquote(folder.name.removeprefix("symbol=")))
-        for folder in root.glob("[!.]*/exchange=*/symbol=*")
+        (of_exchange.name.removeprefix("exchange="), unquote(of_symbol.name.removeprefix("symbol=")))
+        for table in children(root_of(root))
+        if not table.name.startswith(".")
+        for of_exchange in children(table)
+        if of_exchange.name.startswith("exchange=")
+        for of_symbol in children(of_exchange)
+        if of_symbol.name.startswith("symbol=")
     }
     return sorted(pair for pair in found if pair[1] != NO_SYMBOL)
 
 
-def _part(table: str, wide: bool, path: Path) -> Part:
+def _part(table: str, wide: bool, path: Place) -> Part:
+    return _part_of(_partition(table, wide, path.parent), path)
+
+
+def _part_of(partition: Partition, path: Place) -> Part:
     match = _PART.fullmatch(path.name)
     if match is None:
         raise DatasetError(
             f"{path}: the name is not <first ts_recv>-<session>-<n>.parquet, so the place of its rows is "
             f"unknown; only mmdata publishes below a table: move the file away"
         )
-    partition = _partition(table, wide, path.parent)
-    return Part(partition, match["start"], match["session"], int(match["n"]), path)
+    return Part(partition, match["start"], match["session"], int(match["n"]), cast(Path, path))
 
 
-def _partition(table: str, wide: bool, folder: Path) -> Partition:
-    date, symbol, exchange = (path.name.partition("=")[2] for path in (folder, *folder.parents[:2]))
+def _partition(table: str, wide: bool, folder: Place) -> Partition:
+    date, symbol, exchange = (
+        path.name.partition("=")[2] for path in (folder, folder.parent, folder.parent.parent)
+    )
     return Partition(table, wide, exchange, unquote(symbol), date)

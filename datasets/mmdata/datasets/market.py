@@ -10,8 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +35,8 @@ from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
 from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
+from mmdata.datasets.schema import arrow_schema
+from mmdata.datasets.stores import Place, Root, root_of, size_of, source
 from mmdata.datasets.stretches import row_groups
 
 Ints = NDArray[np.int64]
@@ -140,7 +141,7 @@ class Market:
         return order >> FRAME_BITS
 
 
-def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = None) -> Market:
+def load_market(root: Root, exchange: str, symbol: str, *, end: int | None = None) -> Market:
     """Load what was recorded of ``symbol`` before ``end`` (ns since the epoch; None: all of it).
 
     UsageError: nothing of it is in the dataset; the sentence names what is. DatasetError: a file is
@@ -148,13 +149,12 @@ def load_market(root: Path, exchange: str, symbol: str, *, end: int | None = Non
     """
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(ReplacedError):  # a day was compacted meanwhile
-            return _load_market(root, exchange, symbol, end)
-    return _load_market(root, exchange, symbol, end)
+            return _load_market(root_of(root), exchange, symbol, end)
+    return _load_market(root_of(root), exchange, symbol, end)
 
 
-def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Market:
-    if exchange not in CHAINS:
-        raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
+def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Market:
+    chain = chain_of(exchange)
     last_date = date_name(end - 1) if end is not None else "9999"
     tables = {
         table: [
@@ -165,25 +165,28 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
         for table in ("depth", "snapshots", "events", "trades", "bbo", "instruments")
     }
     if not tables["depth"] and not tables["trades"]:
-        have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
-        raise UsageError(f"{root}: no depth and no trades of {exchange} {symbol}; it holds {have}")
+        raise nothing_of(root, exchange, symbol, "no depth and no trades")
     sessions = session_order(tables)
-    depth = _read(tables["depth"], DEPTH)
-    snapshots = _read(tables["snapshots"], SNAPSHOTS)
-    snapshots = snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
-    trades = _read(tables["trades"], TRADES)
-    bbo = _read(tables["bbo"], BBO)
-    events = _read(tables["events"], EVENTS)
-    gaps = events.filter(pc.equal(events["kind"], "gap"))
-    instruments = instruments_of(tables["instruments"], sessions)
+    depth = read_rows("depth", tables["depth"], DEPTH)
+    snapshots = read_snapshots(tables["snapshots"])
+    trades = read_rows("trades", tables["trades"], TRADES)
+    bbo = read_rows("bbo", tables["bbo"], BBO)
+    events = read_rows("events", tables["events"], EVENTS)
+    gaps = events.filter(is_gap(events))
+    instruments = read_instruments(tables["instruments"], sessions)
     grid = _grid(instruments, depth, snapshots, trades, bbo)
-    columns, order, ts_recv, ts_event = book_messages(
-        depth, snapshots, gaps.filter(pc.equal(gaps["channel"], "depth")), sessions, grid
+    columns, order, ts_recv, ts_event = messages(
+        depth,
+        snapshots,
+        gaps.filter(pc.equal(gaps["channel"], "depth")),
+        sessions,
+        range(len(sessions)),
+        grid,
     )
     market = Market(
         exchange=exchange,
         symbol=symbol,
-        chain=CHAINS[exchange],
+        chain=chain,
         tick_size=grid.tick.size,
         lot_size=grid.lot.size,
         tick_source=grid.tick.source,
@@ -201,6 +204,19 @@ def _load_market(root: Path, exchange: str, symbol: str, end: int | None) -> Mar
     return market if end is None else _before(market, end)
 
 
+def chain_of(exchange: str) -> ChainRule:
+    """Return the chain rule of an exchange. UsageError: it is not known."""
+    if exchange not in CHAINS:
+        raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
+    return CHAINS[exchange]
+
+
+def nothing_of(root: Place, exchange: str, symbol: str, what: str) -> UsageError:
+    """Return the error that says that the dataset has nothing of a symbol, and what it has."""
+    have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
+    return UsageError(f"{root}: {what} of {exchange} {symbol}; it holds {have}")
+
+
 # The columns that a market is made of.
 DEPTH = [
     *("session", "frame", "ts_recv", "ts_event", "first_id", "last_id", "prev_id"),
@@ -213,8 +229,15 @@ TRADES = [
     *("side", "price", "size", "origin", "kind"),
 ]
 BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
-EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id"]
-INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
+EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id", "detail"]
+_COVERED = '"book":"covered"'  # in the detail of a gap whose messages a snapshot holds: the book is whole
+_INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
+
+
+def is_gap(events: pa.Table) -> pa.ChunkedArray:
+    """Tell which rows of `events` are holes; a gap whose messages a snapshot holds is none."""
+    covered = pc.fill_null(pc.match_substring(events["detail"], _COVERED), False)
+    return pc.and_not(pc.equal(events["kind"], "gap"), covered)
 
 
 def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
@@ -223,7 +246,7 @@ def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         if part.rows is not None:
             return pa.concat_tables(row_groups(part, columns))
         wanted = None if columns is None else list(columns)
-        return pq.read_table(part.path, columns=wanted, partitioning=None)
+        return pq.read_table(columns=wanted, partitioning=None, **source(part.path))
 
 
 @contextlib.contextmanager
@@ -237,38 +260,31 @@ def reading(part: Part) -> Iterator[None]:
             f"read again"
         ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        size = part.path.stat().st_size if part.path.exists() else 0
         raise DatasetError(
-            f"{part.path}: cannot be read as Parquet ({size} bytes: {error}); nothing was changed; the "
-            f"rows of session {part.session} can be ingested again from its capture once it is moved away"
+            f"{part.path}: cannot be read as Parquet ({size_of(part.path)} bytes: {error}); nothing was "
+            f"changed; the rows of session {part.session} can be ingested again from its capture once it is "
+            f"moved away"
         ) from error
     except KeyError as error:
         raise DatasetError(f"{part.path}: lacks a column of schema version 1: {error}") from error
 
 
-def _read(parts: Sequence[Part], columns: Sequence[str]) -> pa.Table:
-    """Read and join parts; decimals of narrow and wide parts are united as wide."""
+def read_rows(table: str, parts: Sequence[Part], columns: Sequence[str]) -> pa.Table:
+    """Read and join parts of ``table``; decimals of narrow and wide parts are united as wide."""
     if not parts:
-        from mmdata.datasets.schema import arrow_schema
-
-        table = _TABLE_OF[tuple(columns)]
         return arrow_schema(table).empty_table().select(list(columns))
     tables = [read_part(part, columns) for part in parts]
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
-_TABLE_OF = {
-    tuple(DEPTH): "depth",
-    tuple(SNAPSHOTS): "snapshots",
-    tuple(TRADES): "trades",
-    tuple(BBO): "bbo",
-    tuple(EVENTS): "events",
-    tuple(INSTRUMENTS): "instruments",
-}
+def read_snapshots(parts: Sequence[Part]) -> pa.Table:
+    """Return the snapshots that a book may start from: those of audits are left out."""
+    snapshots = read_rows("snapshots", parts, SNAPSHOTS)
+    return snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
 
 
 def session_order(tables: dict[str, list[Part]]) -> list[str]:
-    """Return the sessions of parts in the order in which they are read: by the earliest start."""
+    """Return the sessions of the parts of several tables, by the earliest start among their parts."""
     begun: dict[str, str] = {}
     for parts in tables.values():
         for part in parts:
@@ -284,17 +300,18 @@ class Grid:
     lot: Unit
 
     def ticks(self, prices: pa.ChunkedArray) -> Ints:
-        """Return prices (no nulls) in whole ticks. DatasetError: one is off the grid."""
+        """Return prices as whole units. DatasetError: one is none."""
         return _whole(prices, self.tick.size)
 
     def lots(self, sizes: pa.ChunkedArray) -> Ints:
-        """Return sizes (no nulls) in whole lots. DatasetError: one is off the grid."""
+        """Return sizes as whole units. DatasetError: one is none."""
         return _whole(sizes, self.lot.size)
 
 
-def instruments_of(parts: Sequence[Part], sessions: Sequence[str]) -> tuple[Instrument, ...]:
-    """Read what was told of tick, lot and contract, in order."""
-    table = _read(parts, INSTRUMENTS)
+def read_instruments(parts: Sequence[Part], sessions: Sequence[str] | None = None) -> tuple[Instrument, ...]:
+    """Return what parts of the table `instruments` tell, in order; None: their own sessions count."""
+    sessions = session_order({"instruments": [*parts]}) if sessions is None else sessions
+    table = read_rows("instruments", parts, _INSTRUMENTS)
     orders = places(table, sessions)
     rows = zip(
         orders.tolist(),
@@ -342,6 +359,11 @@ def times(column: pa.ChunkedArray) -> Ints:
     return np.asarray(filled.to_numpy(), dtype=np.int64)
 
 
+def time_array(times: Ints) -> pa.Array:
+    """Return ns as Arrow timestamps, UTC; NO_TIME becomes null."""
+    return pa.array(times, pa.timestamp("ns", tz="UTC"), mask=times == NO_TIME)
+
+
 def ids(column: pa.ChunkedArray) -> Ints:
     """Return ids, NO_ID for null."""
     return np.asarray(pc.fill_null(column, NO_ID).to_numpy(), dtype=np.int64)
@@ -356,7 +378,7 @@ def multiples(column: pa.ChunkedArray, unit: Decimal, null: int) -> Ints:
 
 
 def places(table: pa.Table, sessions: Sequence[str]) -> Ints:
-    """Return where each row stands in the order of everything."""
+    """Return the place of each row in the order of everything."""
     index = pc.index_in(table["session"], value_set=pa.array(sessions, pa.string()))
     session = np.asarray(index.to_numpy(), dtype=np.int64)
     return (session << FRAME_BITS) | np.asarray(table["frame"].to_numpy(), dtype=np.int64)
@@ -384,23 +406,24 @@ class _Piece:
     size: Ints
 
 
-def book_messages(
+def messages(
     depth: pa.Table,
     snapshots: pa.Table,
     gaps: pa.Table,
     sessions: Sequence[str],
-    grid: Grid,
-    begun: Sequence[int] | None = None,
+    begin: Sequence[int],
+    grid: Grid | None,
 ) -> tuple[Columns, Ints, Ints, Ints]:
-    """Return book messages in order, then the order, ``ts_recv`` and ``ts_event`` of each.
+    """Put rows into the one order that counts: kernel columns, places, ts_recv and ts_event of messages.
 
-    ``begun`` are the sessions (as positions) that begin in these tables; None: all of them.
+    ``begin`` are the positions in ``sessions`` of those that begin here. Without a ``grid`` messages have
+    no levels, and ``depth`` and ``snapshots`` need no columns of them.
     """
     pieces = [
         _depth_piece(depth, sessions, grid),
         _snapshot_piece(snapshots, sessions, grid),
         _gap_piece(gaps, sessions),
-        _session_piece(range(len(sessions)) if begun is None else begun),
+        _session_piece(begin),
     ]
     order = np.concatenate([piece.order for piece in pieces])
     at = np.concatenate([np.full(len(piece.order), piece.at) for piece in pieces])
@@ -426,14 +449,11 @@ def book_messages(
     return columns, order[rank], joined("ts_recv")[rank], joined("ts_event")[rank]
 
 
-def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Piece:
+def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: Grid | None) -> _Piece:
     """Messages end at the rows marked ``is_last``; a message without levels has one row of nulls."""
     ends = np.flatnonzero(table["is_last"].to_numpy())
-    heads = table.take(pa.array(ends))
-    levels = pc.is_valid(table["price"]).to_numpy()
-    until = np.concatenate(([0], np.cumsum(levels)))
     begins = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
-    rows = table.filter(pc.is_valid(table["price"]))
+    heads = table.take(pa.array(ends))
     replaces = heads["is_snapshot"].to_numpy()
     return _Piece(
         at=_AT_MESSAGE,
@@ -444,22 +464,16 @@ def _depth_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Piece
         prev_id=ids(heads["prev_id"]),
         ts_recv=times(heads["ts_recv"]),
         ts_event=times(heads["ts_event"]),
-        count=until[ends + 1] - until[begins],
-        side=_sides(rows),
-        price=grid.ticks(rows["price"]),
-        size=grid.lots(rows["size"]),
+        **_levels(table, begins, ends + 1, grid),
     )
 
 
-def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Piece:
+def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: Grid | None) -> _Piece:
     """Each snapshot is the rows of one frame."""
     place = places(table, sessions)
     begins = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1]))) if len(place) else place
     heads = table.take(pa.array(begins))
     ends = np.concatenate((begins[1:], [len(place)])).astype(np.int64) if len(place) else begins
-    levels = pc.is_valid(table["price"])
-    until = np.concatenate(([0], np.cumsum(levels.to_numpy())))
-    rows = table.filter(levels)
     n = len(begins)
     return _Piece(
         at=_AT_MESSAGE,
@@ -470,11 +484,24 @@ def _snapshot_piece(table: pa.Table, sessions: Sequence[str], grid: Grid) -> _Pi
         prev_id=np.full(n, NO_ID),
         ts_recv=times(heads["ts_recv"]),
         ts_event=np.full(n, NO_TIME),
-        count=(until[ends] - until[begins]).astype(np.int64),
-        side=_sides(rows),
-        price=grid.ticks(rows["price"]),
-        size=grid.lots(rows["size"]),
+        **_levels(table, begins, ends, grid),
     )
+
+
+def _levels(table: pa.Table, begins: Ints, ends: Ints, grid: Grid | None) -> dict[str, NDArray[Any]]:
+    """Return the levels of the messages whose rows are ``begins:ends``, and how many each has."""
+    if grid is None:
+        none = np.empty(0, np.int64)
+        return {"count": np.zeros(len(ends), np.int64), "side": none, "price": none, "size": none}
+    levels = pc.is_valid(table["price"])
+    until = np.concatenate(([0], np.cumsum(levels.to_numpy())))
+    rows = table.filter(levels)
+    return {
+        "count": (until[ends] - until[begins]).astype(np.int64),
+        "side": _sides(rows),
+        "price": grid.ticks(rows["price"]),
+        "size": grid.lots(rows["size"]),
+    }
 
 
 def _gap_piece(table: pa.Table, sessions: Sequence[str]) -> _Piece:
@@ -482,8 +509,8 @@ def _gap_piece(table: pa.Table, sessions: Sequence[str]) -> _Piece:
     return _marks(_AT_EVENT, places(table, sessions), kind, times(table["ts_recv"]))
 
 
-def _session_piece(begun: Sequence[int]) -> _Piece:
-    place = np.array(begun, np.int64) << FRAME_BITS
+def _session_piece(begin: Sequence[int]) -> _Piece:
+    place = np.array(begin, np.int64) << FRAME_BITS
     return _marks(_AT_START, place, np.full(len(place), SESSION), np.full(len(place), NO_TIME))
 
 
@@ -580,21 +607,11 @@ def _holes(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
 
 def _before(market: Market, end: int) -> Market:
     """Cut everything that arrived at ``end`` or later, by place: ``ts_recv`` may step back."""
-    n = _first_late(market.ts_recv, end)
+    n = first_late(market.ts_recv, end)
     columns = market.columns
-    levels = int(columns.start[n])
     return replace(
         market,
-        columns=Columns(
-            kind=columns.kind[:n],
-            first_id=columns.first_id[:n],
-            last_id=columns.last_id[:n],
-            prev_id=columns.prev_id[:n],
-            start=columns.start[: n + 1],
-            side=columns.side[:levels],
-            price=columns.price[:levels],
-            size=columns.size[:levels],
-        ),
+        columns=cut_columns(columns, 0, n),
         order=market.order[:n],
         ts_recv=market.ts_recv[:n],
         ts_event=market.ts_event[:n],
@@ -609,10 +626,26 @@ _Arrivals = TypeVar("_Arrivals", Trades, Quotes, Holes)
 
 
 def _cut(arrivals: _Arrivals, end: int) -> _Arrivals:
-    n = _first_late(arrivals.ts_recv, end)
+    n = first_late(arrivals.ts_recv, end)
     return type(arrivals)(**{column.name: getattr(arrivals, column.name)[:n] for column in fields(arrivals)})
 
 
-def _first_late(ts_recv: Ints, end: int) -> int:
+def cut_columns(columns: Columns, begin: int, end: int) -> Columns:
+    """Return the messages ``begin:end``, with their levels."""
+    low, high = int(columns.start[begin]), int(columns.start[end])
+    return Columns(
+        kind=columns.kind[begin:end],
+        first_id=columns.first_id[begin:end],
+        last_id=columns.last_id[begin:end],
+        prev_id=columns.prev_id[begin:end],
+        start=columns.start[begin : end + 1] - low,
+        side=columns.side[low:high],
+        price=columns.price[low:high],
+        size=columns.size[low:high],
+    )
+
+
+def first_late(ts_recv: Ints, end: int) -> int:
+    """Return the first position received at ``end`` or later: by place, since times may step back."""
     late = np.flatnonzero(ts_recv >= end)
     return int(late[0]) if late.size else len(ts_recv)

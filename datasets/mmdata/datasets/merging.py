@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmdata.datasets.booksync import Action, BookSync, Note, TradeChain
+from mmdata.datasets.certificate import certify
 from mmdata.datasets.chain import CHAINS, NO_ID, RANGE
 from mmdata.datasets.disk import make_folder, refusal, sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
@@ -69,6 +70,9 @@ class MergeReport:
     """Messages that both recordings have, counted once."""
     gaps: int = 0
     """Holes that neither fills."""
+    certified: int = 0
+    """Days of a symbol that got a certificate."""
+    warnings: list[str] = field(default_factory=list)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -83,6 +87,8 @@ class MergeReport:
             ],
             "repeats": self.repeats,
             "gaps": self.gaps,
+            "certified": self.certified,
+            "warnings": self.warnings,
         }
 
 
@@ -126,6 +132,11 @@ def merge(
                 if progress is not None:
                     progress(f"merging {name} ...")
                 _Union(made, name, whole[name], pair, report).run()
+            if progress is not None:
+                progress("certifying ...")
+            certified = certify(made)
+            report.certified = len(certified.done)
+            report.warnings += [*certified.warnings, *certified.failures]
             _refuse(out)
             for leftover in (LOCKS, STAGING):
                 with contextlib.suppress(FileNotFoundError):

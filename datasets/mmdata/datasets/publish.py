@@ -6,12 +6,14 @@ read back (footer and row count), synced, renamed, and the folder synced. Never 
 
 from __future__ import annotations
 
+import base64
 import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +24,9 @@ from mmdata.datasets.schema import SCHEMA_VERSION
 
 ROW_GROUP = 1 << 20
 """Rows of a row group."""
+_STORED_SCHEMA = b"ARROW:schema"
+"""Where Arrow looks for the exact types of a file's columns."""
+_WORDS = ("session", "side", "kind", "origin", "flags")
 _RISING = ("frame", "ts_recv", "ts_event", "trade_id", "first_trade_id", "last_trade_id", "seq")
 
 
@@ -76,7 +81,28 @@ def facts_of(partition: Partition) -> dict[str, str]:
 
 
 def _write(rows: pa.Table, file: object) -> None:
-    pq.write_table(rows, file, row_group_size=ROW_GROUP, **encoding(rows.column_names))
+    """Write rows; the file says the types that they have, whatever form they are written from."""
+    facts = {**(rows.schema.metadata or {}), _STORED_SCHEMA: base64.b64encode(rows.schema.serialize())}
+    packed = _packed(rows)
+    options = encoding(rows.column_names)
+    with pq.ParquetWriter(file, packed.schema, store_schema=False, **options) as writer:
+        writer.write_table(packed, row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata(facts)
+
+
+def _packed(rows: pa.Table) -> pa.Table:
+    """Return rows with their few words as numbers of words: what is written is the same, in less time."""
+    for place, field in enumerate(rows.schema):
+        if field.name in _WORDS:
+            words = _session(rows) if field.name == "session" else rows[field.name].dictionary_encode()
+            rows = rows.set_column(place, pa.field(field.name, words.type, field.nullable), words)
+    return rows
+
+
+def _session(rows: pa.Table) -> pa.Array:
+    """Return the session column of a part, which has one session: not one word of millions is looked at."""
+    one = pa.array([rows["session"][0].as_py()])
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows.num_rows, np.int32)), one)
 
 
 def encoding(columns: Sequence[str]) -> dict[str, Any]:

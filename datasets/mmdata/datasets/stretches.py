@@ -7,14 +7,15 @@ frames of a session are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stores import Place, Told, open_parquet, read_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 COMPACTED = "compacted"
 """Stands in the name of a compacted file where other parts have their session."""
 PARTS_KEY = "mmdata.parts"
+_REMEMBERED = 1 << 16  # footers: those of a day of many symbols
+
+_Told = TypeVar("_Told")
 
 
 class Stretch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,7 +44,9 @@ class Stretch(msgspec.Struct, frozen=True, omit_defaults=True):
     wide: bool = False
     """It was published wide; a narrow one in a wide file was widened by the compaction."""
     facts: dict[str, str] | None = None
-    """Its file's metadata: version, configuration, tick and lot. None in a list: as those before it."""
+    """Its file's metadata: version, configuration, tick and lot. None in a list: as those before it.
+
+    Others share it: it is never changed."""
 
 
 def encode(stretches: Sequence[Stretch]) -> str:
@@ -62,16 +68,36 @@ def _decode(text: bytes) -> list[Stretch]:
     return stretches
 
 
-def read_stretches(path: Path) -> list[Stretch]:
+def read_stretches(path: Place) -> list[Stretch]:
     """Return what a compacted file is made of, in the order of its rows.
 
     DatasetError: it is damaged, or does not say. FileNotFoundError: it has just been replaced.
     """
+    return [*_remembered(_read_list, path)]
+
+
+def _remembered(read: Callable[[Place], _Told], path: Place) -> _Told:
+    """Return what ``read`` tells of a file, without reading one again that is as it was.
+
+    Ingest asks for every footer of its session with each segment. Files are never written in place, so the
+    same name, inode, size and time are the same file; a compaction makes another one.
+    """
+    found = path.stat()
+    own = (found.st_size,) if isinstance(found, Told) else (found.st_ino, found.st_size, found.st_mtime_ns)
+    told: _Told = _read_once(read, path, own)
+    return told
+
+
+@lru_cache(_REMEMBERED)
+def _read_once(read: Callable[[Place], Any], path: Place, _identity: tuple[int, int, int]) -> Any:
+    return read(path)
+
+
+def _read_list(path: Place) -> tuple[Stretch, ...]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return _decode(pq.read_metadata(path).metadata[PARTS_KEY.encode()])
+        return tuple(_decode(read_footer(path).metadata[PARTS_KEY.encode()]))
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
@@ -86,21 +112,32 @@ def stretches_of(part: Part) -> list[Stretch]:
 
     DatasetError: the footer cannot be read. FileNotFoundError: the file has just been replaced.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if part.rows is not None or part.session == COMPACTED:
         known = read_stretches(part.path)
         end = part.offset + (part.rows or 0)
         offsets = accumulate((stretch.rows for stretch in known), initial=0)
         return [stretch for stretch, at in zip(known, offsets, strict=False) if part.offset <= at < end]
+    rows, first, last, facts = _remembered(_told_by_footer, part.path)
+    return [Stretch(part.start, part.session, part.n, rows, first, last, part.partition.wide, facts)]
+
+
+class _Footer(NamedTuple):
+    rows: int
+    first_frame: int
+    last_frame: int
+    facts: dict[str, str]
+
+
+def _told_by_footer(path: Place) -> _Footer:
+    import pyarrow as pa
+
     try:
-        footer = pq.read_metadata(part.path)
+        footer = read_footer(path)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(
-            f"{part.path}: cannot be read as Parquet ({error}), so it is unknown which frames are there "
+            f"{path}: cannot be read as Parquet ({error}), so it is unknown which frames are there "
             f"already; nothing was changed: move it away, then ingest again"
         ) from error
     column = footer.schema.names.index("frame")
@@ -110,18 +147,8 @@ def stretches_of(part: Part) -> list[Stretch]:
         for key, value in (footer.metadata or {}).items()
         if key.startswith(b"mmdata.") and key not in _OF_THE_FILE
     }
-    return [
-        Stretch(
-            part.start,
-            part.session,
-            part.n,
-            footer.num_rows,
-            min(int(stat.min) for stat in stats),
-            max(int(stat.max) for stat in stats),
-            part.partition.wide,
-            facts,
-        )
-    ]
+    first, last = min(int(stat.min) for stat in stats), max(int(stat.max) for stat in stats)
+    return _Footer(footer.num_rows, first, last, facts)
 
 
 _OF_THE_FILE = (b"mmdata.schema_version", b"mmdata.exchange", b"mmdata.symbol", b"mmdata.session")
@@ -129,9 +156,7 @@ _OF_THE_FILE = (b"mmdata.schema_version", b"mmdata.exchange", b"mmdata.symbol", 
 
 def row_groups(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a part, a row group at a time. KeyError: a column is not in the file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(part.path) as file:
+    with open_parquet(part.path) as file:
         missing = {*(columns or ())} - {*file.schema_arrow.names}
         if missing:
             raise KeyError(", ".join(sorted(missing)))

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmdata.datasets.chain import CHAINS, ChainRule
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, shift_to
 from mmdata.datasets.decimals import common_divisor
-from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.grid import DERIVED, LOT, TICK, Instrument, Step, Unit, find_unit
-from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
+from mmdata.datasets.layout import Part, date_name, list_parts
 from mmdata.datasets.market import (
     BBO,
     DEPTH,
@@ -30,7 +29,10 @@ from mmdata.datasets.market import (
     SNAPSHOTS,
     TRADES,
     Grid,
-    instruments_of,
+    chain_of,
+    is_gap,
+    nothing_of,
+    read_instruments,
     reading,
     session_order,
     times,
@@ -95,8 +97,8 @@ class Tape:
     """
 
     def __init__(self, root: Path, exchange: str, symbol: str, end: int | None = None) -> None:
-        if exchange not in CHAINS:
-            raise UsageError(f"exchange {exchange!r} is not known, expected one of {', '.join(CHAINS)}")
+        self.chain = chain_of(exchange)
+        """How this exchange's book messages hang together."""
         self.exchange = exchange
         self.symbol = symbol
         self._end = end
@@ -110,15 +112,9 @@ class Tape:
             for table in _TABLES
         }
         if not self._parts["depth"] and not self._parts["trades"]:
-            have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
-            raise UsageError(f"{root}: no depth and no trades of {exchange} {symbol}; it holds {have}")
+            raise nothing_of(root, exchange, symbol, "no depth and no trades")
         self.sessions = tuple(session_order(self._parts))
-        self.instruments: tuple[Instrument, ...] = instruments_of(self._parts["instruments"], self.sessions)
-
-    @property
-    def chain(self) -> ChainRule:
-        """How this exchange's book messages hang together."""
-        return CHAINS[self.exchange]
+        self.instruments: tuple[Instrument, ...] = read_instruments(self._parts["instruments"], self.sessions)
 
     def _of(self, table: str, session: str) -> list[Part]:
         return [part for part in self._parts[table] if part.session == session]
@@ -197,7 +193,7 @@ def _of_books(snapshots: pa.Table) -> pa.Table:
 
 
 def _of_depth(events: pa.Table) -> pa.Table:
-    return events.filter(pc.and_(pc.equal(events["kind"], "gap"), pc.equal(events["channel"], "depth")))
+    return events.filter(pc.and_(is_gap(events), pc.equal(events["channel"], "depth")))
 
 
 class _Units:

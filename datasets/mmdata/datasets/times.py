@@ -66,6 +66,15 @@ def _of_datetime(moment: datetime) -> int:
     return (since // timedelta(microseconds=1)) * 1000
 
 
+def span(start: Moment | None, end: Moment | None) -> tuple[int | None, int | None]:
+    """Return start and end in ns, None where open. UsageError: unreadable, or nothing lies between."""
+    begin = None if start is None else to_ns(start)
+    until = None if end is None else to_ns(end, end=True)
+    if begin is not None and until is not None and begin >= until:
+        raise UsageError(f"nothing lies between start {iso(begin)} and end {iso(until)}: end comes first")
+    return begin, until
+
+
 def iso(ts_ns: int) -> str:
     """Return a moment as ISO 8601 with all nine digits, UTC.
 

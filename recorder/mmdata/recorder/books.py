@@ -97,8 +97,11 @@ class Books:
             self._act(seen.symbol, actions, conn)
 
     async def audit(self, symbol: str) -> None:
-        """Keep a fresh book to compare the stream's with."""
-        if symbol in self._books:
+        """Keep a fresh book to compare the stream's with, unless that waits for one to be whole itself.
+
+        Seen where a venue had refused requests for a while: the audit took the turn of the snapshot.
+        """
+        if symbol in self._books and self._books[symbol].synced:
             await self._fetch_book(symbol, "audit")
 
     def _act(self, symbol: str, actions: Sequence[Action], conn: int | None = None) -> None:

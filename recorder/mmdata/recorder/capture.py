@@ -21,13 +21,13 @@ import msgspec.structs
 
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.recorder.blocks import SIZE, WholeLines
 from mmdata.recorder.merge import MergeState
 from mmdata.recorder.records import Id, Small
 
 VERSION = 1
 OPEN, CLOSED, KEPT = ".open", ".cap", ".cap.zst"
 _MAGIC = b"# mmdata-capture "
-_BLOCK = 1 << 20
 _LONGEST_TAG = 10  # a connection's number fits 32 bits
 
 # What a line holds.
@@ -197,21 +197,22 @@ class Segment:
     @property
     def lines(self) -> Iterator[Line]:
         """Yield the whole lines, read a block at a time, however large the file. DiskError: it cannot be."""
-        texts = self._texts()
-        next(texts, None)  # the header
-        for number, text in enumerate(texts, self.header.first_frame):
-            yield parse_line(number, text)
+        number = self.header.first_frame
+        for text in self.texts():
+            lines = text.split(b"\n")[:-1]
+            yield from map(parse_line, range(number, number + len(lines)), lines)
+            number += len(lines)
 
-    def _texts(self) -> Iterator[bytes]:
-        unfinished: list[bytes] = []  # joined once: a line may span many blocks
-        for block in _blocks(self.path):
-            head, *more = block.split(b"\n")
-            unfinished.append(head)
-            if more:
-                yield b"".join(unfinished)
-                unfinished = [more.pop()]
-                yield from more
-        self.torn = sum(map(len, unfinished))
+    def texts(self) -> Iterator[bytes]:
+        """Yield the whole lines behind the header with their ends, many at once. DiskError: as above."""
+        lines = WholeLines(_blocks(self.path))
+        begin = True
+        for text in lines:
+            rest = text[text.index(b"\n") + 1 :] if begin else text
+            begin = False
+            if rest:
+                yield rest
+        self.torn = lines.rest
 
 
 def read_segment(path: Path) -> Segment:
@@ -231,7 +232,7 @@ def read_segment(path: Path) -> Segment:
 def _blocks(path: Path) -> Generator[bytes]:
     try:
         with _open_packed(path) if path.name.endswith(KEPT) else path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(SIZE):
                 yield block
     except OSError as error:
         raise DiskError(f"{path}: cannot be read ({error}); it stays as it is") from error

@@ -98,6 +98,8 @@ class Sandbox(Strict, frozen=True):
     """Share of market orders that take more than the front order; with none, no trade goes beyond it."""
     drop: list[Duration] = []
     """After so long, one book message of each venue's first symbol is withheld: a gap to be healed."""
+    faults: Annotated[str, Meta(min_length=1)] | None = None
+    """A file that says what else shall go wrong, as of `mmdata sandbox --faults`."""
 
 
 class Job(Strict, frozen=True):
@@ -428,8 +430,8 @@ def _check_amounts(job: Job, name: str) -> None:
         raise _mismatch(name, "segment.bytes", job.segment.bytes, "more than nothing")
     if size_bytes(job.stop_free) > size_bytes(job.min_free):
         raise _mismatch(name, "stop_free", job.stop_free, f"at most min_free, which is {job.min_free}")
-    if "\0" in job.root:
-        raise _mismatch(name, "root", job.root, "the path of a folder")
+    if "\0" in job.root or job.root.startswith("s3:"):  # an object store has no locks, and renames nothing
+        raise _mismatch(name, "root", job.root, "the path of a local folder")
     for at, word in enumerate(job.on_end or ()):
         if "\0" in word or (at == 0 and not word):
             raise _mismatch(name, f"on_end[{at}]", word, "a program or one of its arguments")

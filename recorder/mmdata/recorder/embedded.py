@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mmdata.datasets.errors import VenueError
+from mmdata.datasets.errors import ConfigError, VenueError
 from mmdata.recorder.config import Job, Sandbox
 from mmdata.recorder.units import seconds
 
@@ -32,7 +32,7 @@ def addresses(job: Job) -> contextlib.AbstractContextManager[Addresses]:
 def embedded_sandbox(sandbox: Sandbox) -> Iterator[Addresses]:
     """Run a sandbox exchange on a free port; it ends with the context, or with this process.
 
-    VenueError: it did not start.
+    ConfigError: it refused its options, and said why on stderr. VenueError: it did not start.
     """
     options = {
         "port": 0,
@@ -40,6 +40,7 @@ def embedded_sandbox(sandbox: Sandbox) -> Iterator[Addresses]:
         "speed": sandbox.speed,
         "sweep": sandbox.sweep,
         "drop": [seconds(after) for after in sandbox.drop],
+        "faults": sandbox.faults,
         "until_eof": True,
     }
     command = [sys.executable, "-m", "mmdata.sandbox", json.dumps(options)]
@@ -49,7 +50,13 @@ def embedded_sandbox(sandbox: Sandbox) -> Iterator[Addresses]:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            yield _read_addresses(child.stdout.readline())
+            line = child.stdout.readline()
+            if not line and child.wait() == ConfigError.exit_code:
+                raise ConfigError(
+                    f"sandbox: the exchange refuses what the job says of it (faults: {sandbox.faults}); its "
+                    f"own sentence stands above, and nothing is recorded"
+                )
+            yield _read_addresses(line)
         finally:
             child.stdin.close()
             try:

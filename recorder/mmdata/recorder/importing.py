@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,8 @@ import msgspec
 import pyarrow as pa
 
 from mmdata.datasets.booksync import Action, Ask, BookSync, Note, TradeChain
+from mmdata.datasets.certificate import certify_ingested
+from mmdata.datasets.certificate.accounts import write_account
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.decimals import shortest
 from mmdata.datasets.errors import UsageError
@@ -18,12 +21,13 @@ from mmdata.datasets.formats.importing import check_grid
 from mmdata.datasets.formats.sources import fingerprint
 from mmdata.datasets.grid import Divisors
 from mmdata.datasets.locks import session_lock
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
 from mmdata.recorder.formats import cryptofeed, hftbacktest
 from mmdata.recorder.formats.sources import Lines
 from mmdata.recorder.ingest import Grid, Ingest, IngestReport, describe
-from mmdata.recorder.records import Depth, Instrument, Record, Snapshot, Trade
+from mmdata.recorder.records import Depth, Instrument, Record, Trade
 from mmdata.recorder.venues import DECODERS
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -55,6 +59,11 @@ class ImportReport:
         return self.ingest.quarantined
 
     @property
+    def certified(self) -> int:
+        """How many days of a symbol got a certificate, or another one."""
+        return self.ingest.certified
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences for whoever imports."""
         return self.ingest.warnings
@@ -80,11 +89,12 @@ def import_sources(
     elsewhere. ``grid`` gives tick and lot by symbol; else they are derived. Importing the same bytes
     again changes nothing. ``progress`` is called with the number of lines read so far, now and then.
 
-    UsageError: an unknown format or exchange, a source that cannot be read, the same sources being
-    imported by another process. DiskError: ``out`` cannot be written.
+    UsageError: an unknown format or exchange, ``out`` in an object store, a source that cannot be read, the
+    same sources being imported by another process. DiskError: ``out`` cannot be written.
     """
     if source_format not in FORMATS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
+    out = local_root(out, "an import")
     check_grid(grid or {})
     if source_format == "mmdata":
         if symbol is not None or grid:
@@ -121,27 +131,30 @@ def _import_foreign(
     progress: Callable[[int], None] | None,
 ) -> ImportReport:
     """Import another recorder's files as one session, whose lock is held."""
-    ingest = Ingest(out, exchange, session, {"version": version(), "source": source_format}, grid)
-    reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
+    metadata = {"version": version(), "source": source_format}
     parse = _PARSERS[source_format]
     number = 0
-    for path in sources:
-        lines = Lines(path)
-        for text in lines:
-            reader.take(parse(number, text))
-            number += 1
-            if progress is not None and number % 4096 == 0:
-                progress(number)
-        if lines.torn:
-            reader.torn(number, path, lines.torn)
-    reader.finish(number)
-    ingest.flush()
+    with ThreadPoolExecutor(2) as aside:
+        ingest = Ingest(out, exchange, session, metadata, grid, aside=aside)
+        reader = _ForeignReader(ingest, exchange, symbol, user_grid=grid or {})
+        for path in sources:
+            lines = Lines(path)
+            for text in lines:
+                number = reader.take_lines(text, number, parse)
+                if progress is not None:
+                    progress(number)
+            if lines.torn:
+                reader.torn(number, path, lines.torn)
+        reader.finish(number)
+        ingest.flush()
     if symbol is not None and number and not ingest.report.decoded:
         ingest.report.warnings.append(
             f"no frame of {symbol} is in {', '.join(str(path) for path in sources)}; symbols are written as "
             f"the venue does, such as BTCUSDT"
         )
     ingest.report.check()
+    write_account(out, ingest.account(0))
+    ingest.report.add_certified(certify_ingested(out, exchange, sessions={session}))
     return ImportReport(session, exchange, ingest.report, reader.derived, reader.gaps)
 
 
@@ -156,18 +169,37 @@ class _ForeignReader:
         self._books: dict[str, BookSync] = {}
         self._chains: dict[tuple[str, str], TradeChain] = {}
         self._divisors: dict[str, Divisors] = {}
-        self._last: Line | None = None
+        self._begun = False
         self.derived: dict[str, tuple[Decimal, Decimal]] = {}
         self.gaps = 0
         ingest.only_symbol = symbol
-        ingest.on_record = self._watch
-        ingest.on_rows = self._see
+        ingest.watcher = self
+        ingest.on_rows = self.see_rows
 
-    def take(self, line: Line) -> None:
-        if self._last is None and line.ts_recv:
+    def take_lines(self, text: bytes, number: int, parse: Callable[[int, bytes], Line]) -> int:
+        """Take whole lines, the first of them number ``number``; return the number of the line after them."""
+        at = 0
+        while not self._begun and at < len(text):
+            end = text.index(b"\n", at)
+            line = parse(number, text[at:end])
+            self._begin(line)
+            if self._begun:
+                break
+            self._take(line)
+            at, number = end + 1, number + 1
+        return self._ingest.take_lines(
+            text[at:], number, lambda at, line: self._take(parse(at, line)), is_tagged=False
+        )
+
+    def _begin(self, line: Line) -> None:
+        if not self._begun and line.ts_recv:
+            self._begun = True
+            self._ingest.last_stamp = line.ts_recv
             self._ingest.note(line, Event("session_start", detail={"source": "import", "stamp": "foreign"}))
-        if line.ts_recv:
-            self._last = line
+
+    def _take(self, line: Line) -> None:
+        self._begin(line)
+        self._ingest.last_stamp = line.ts_recv or self._ingest.last_stamp
         if line.kind == REST:
             self._take_snapshot(line)
         else:
@@ -200,11 +232,12 @@ class _ForeignReader:
         self._ingest.note(line, Event("session_end", detail={"source": "import"}))
 
     def _at_end(self, number: int) -> Line | None:
-        return None if self._last is None else Line(number, EVENT, self._last.ts_recv, None, b"")
+        return Line(number, EVENT, self._ingest.last_stamp, None, b"") if self._begun else None
 
     def _take_snapshot(self, line: Line) -> None:
         """Take a bare REST book, which names neither its symbol nor why it was asked for."""
         report = self._ingest.report
+        self._ingest.enter(line)
         report.lines += 1
         if self._symbol is None:
             raise UsageError(
@@ -221,18 +254,33 @@ class _ForeignReader:
         if record.last_id is not None:
             self._act(line, self._symbol, "depth", book.receive_snapshot(record.last_id))
 
-    def _watch(self, line: Line, record: Record | Snapshot) -> None:
+    def see(self, line: Line, record: Record) -> None:
+        """Take a record that enters the tables into its chain, and note what that says."""
         if isinstance(record, Depth):
             ids = (NO_ID if i is None else i for i in (record.first_id, record.last_id, record.prev_id))
             actions = self._book(record.symbol).receive(*ids, is_snapshot=record.is_snapshot)
             if actions:
                 self._act(line, record.symbol, "depth", actions)
         elif isinstance(record, Trade) and record.first_trade_id is not None:
-            chain = self._chains.setdefault((record.symbol, record.kind), TradeChain())
+            chain = self._chain(record)
             first, last = record.first_trade_id, record.last_trade_id or record.trade_id
             if record.kind == "agg" and self._exchange != "okx":
                 first = last = record.trade_id
             self._act(line, record.symbol, "trades", chain.receive(first, last))
+
+    def proven_id(self, record: Record) -> int:
+        """Return the id that the chain of ``record`` is at; NO_ID: the next is to be looked at anyhow."""
+        if isinstance(record, Depth):
+            book = self._book(record.symbol)
+            return book.book_id if book.synced else NO_ID
+        return self._chain(record).last_id if isinstance(record, Trade) else NO_ID
+
+    def went_on(self, record: Record, last_id: int) -> None:
+        """Take over that the chain of ``record`` was continued up to ``last_id``."""
+        if isinstance(record, Depth):
+            self._book(record.symbol).went_on(last_id)
+        elif isinstance(record, Trade):
+            self._chain(record).went_on(last_id)
 
     def _act(self, line: Line, symbol: str, channel: str, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -255,7 +303,10 @@ class _ForeignReader:
             self._books[symbol] = BookSync(CHAINS[self._exchange])
         return self._books[symbol]
 
-    def _see(self, symbol: str, rows: pa.Table) -> None:
+    def _chain(self, trade: Trade) -> TradeChain:
+        return self._chains.setdefault((trade.symbol, trade.kind), TradeChain())
+
+    def see_rows(self, symbol: str, rows: pa.Table) -> None:
         """Take the prices and sizes of published rows into the greatest common divisors."""
         self._divisors.setdefault(symbol, Divisors()).see(rows)
 
@@ -274,4 +325,6 @@ def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> 
             report.add(ingest_segment(out, path))
     sessions = dict.fromkeys(header.session for header in headers.values())
     exchanges = dict.fromkeys(header.exchange for header in headers.values())
+    for name in exchanges:
+        report.add_certified(certify_ingested(out, name, sessions=sessions))
     return ImportReport(", ".join(sessions), ", ".join(exchanges), report)

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from mmdata.datasets.certificate import CertifyReport
+from mmdata.datasets.certificate.accounts import Account, DayAccount, Lines
 from mmdata.datasets.chain import CHAINS
-from mmdata.datasets.layout import NO_SYMBOL, Partition
+from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name
 from mmdata.datasets.locks import symbol_lock
-from mmdata.datasets.published import Published, by_date
+from mmdata.datasets.published import Published, by_date, frames_of
 from mmdata.datasets.schema import EXACT_TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
 from mmdata.recorder.merge import MergeState, Merging
@@ -34,6 +39,7 @@ from mmdata.recorder.records import (
 )
 from mmdata.recorder.rows import (
     BboRows,
+    Columns,
     DepthRows,
     PlainRows,
     Rows,
@@ -49,8 +55,16 @@ from mmdata.recorder.rows import (
 )
 from mmdata.recorder.venues import DECODERS, HISTORIES
 
-_FLUSH_ROWS = 2_000_000
+if TYPE_CHECKING:
+    from mmdata.recorder.plain import PlainLines, Watcher
+
+_FLUSH_ROWS = 1 << 20  # with a part in hand and one that is being written, some 300 MB
 _SETTLE_ROWS = 1 << 17  # small enough to stay in the processor's caches until they are columns
+_DAY_NS = 86_400 * 1_000_000_000
+_PLAIN = ("binance", "binance-usdm")
+"""Exchanges whose plain frames are read many at once."""
+_PLAIN_ROWS: dict[str, Callable[[], Rows]] = {"depth": DepthRows, "trades": TradeRows, "bbo": BboRows}
+_MOST_STRICT = 1 << 10  # lines on end; then the next is tried as a plain one
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
 Grid = dict[str, tuple[str, str]]
@@ -78,6 +92,8 @@ class IngestReport:
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     """Segments that could not be ingested, a sentence each; they stay where they are."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another."""
 
     def check(self) -> None:
         """Raise AssertionError unless every line is accounted for, once: anything else is a bug of ours."""
@@ -97,10 +113,33 @@ class IngestReport:
         self.rows += other.rows
         self.warnings += other.warnings
         self.failures += other.failures
+        self.certified += other.certified
+
+    def add_certified(self, other: CertifyReport) -> None:
+        """Add what was certified of the rows."""
+        self.certified += len(other.done)
+        self.warnings += [*other.warnings, *other.skipped]
+        self.failures += other.failures
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is to be published of a symbol."""
+
+    symbol: str
+    columns: dict[str, Columns]
+    """By table."""
+    wide: bool
+    facts: dict[str, str]
 
 
 class Ingest:
-    """Takes the lines of one session in order and publishes them as parts of the tables."""
+    """Takes the lines of one session in order and publishes them as parts of the tables.
+
+    With ``aside``, which must have two workers at least, parts are published there while more lines are
+    taken: twice the memory, less time. What goes wrong there is raised when the next are handed over, at
+    the latest by `flush`.
+    """
 
     def __init__(
         self,
@@ -110,7 +149,11 @@ class Ingest:
         metadata: dict[str, str],
         grid: Grid | None = None,
         merges: Mapping[str, MergeState] | None = None,
+        *,
+        dry: bool = False,
+        aside: Executor | None = None,
     ) -> None:
+        """``dry``: count what would become of the lines, and publish nothing."""
         self._root = root
         self._exchange = exchange
         self._session = session
@@ -122,17 +165,29 @@ class Ingest:
         self._unsettled = 0
         self._pending = 0
         self._published = Published(root, exchange, session)
+        self._aside = aside
+        self._publishing: Future[None] | None = None
+        self._counting = Lock()
+        """Held while two threads might count rows."""
+        self._plain_lines: PlainLines | None = None
+        self._strict_run, self._strict_left = 1, 0
+        """Lines on end that the strict reader takes before the next is tried as a plain one."""
+        self.last_stamp = 0
+        """``ts_recv`` of the newest plain line; whoever takes others sets it."""
         self.report = IngestReport()
+        self._dry = dry
+        self._days = _DayCounts(self.report)
         self.only_symbol: str | None = None
         """Leave out records of any other symbol."""
-        self.on_record: Callable[[Line, Record], None] | None = None
-        """Called with each record: the importers watch the chain with it."""
+        self.watcher: Watcher | None = None
+        """Sees each record that enters the tables: the importers watch the chains with it."""
         self.on_rows: Callable[[str, pa.Table], None] | None = None
-        """Called with symbol and rows of each table of prices, before they are published."""
+        """Called with symbol and rows of each table of prices when they are published, one at a time."""
 
     def take(self, line: Line) -> None:
         """Decode one line and keep its rows; publishes when enough have gathered."""
         report = self.report
+        self.enter(line)
         report.lines += 1
         if line.kind == FRAME:
             self._take_frame(line)
@@ -145,13 +200,84 @@ class Ingest:
             report.sent += 1
         elif line.kind == DAMAGED:
             self.quarantine(line, "the line is not of the capture's grammar")
-        if self._unsettled >= _SETTLE_ROWS:
-            for rows in self._rows.values():
-                rows.settle()
-            self._pending += self._unsettled
-            self._unsettled = 0
-            if self._pending >= _FLUSH_ROWS:
-                self.flush()
+        if self._unsettled + len(self._plain_lines or ()) >= _SETTLE_ROWS:
+            self._settle()
+
+    def take_lines(
+        self, text: bytes, number: int, strict: Callable[[int, bytes], None], *, is_tagged: bool
+    ) -> int:
+        """Take whole lines, those with plain frames many at once; return the number of the line after them.
+
+        ``strict`` is called with number and text of each other line, and has `take` take it.
+        ``is_tagged``: the lines are those of our captures, else of hftbacktest's collector.
+        """
+        at = 0
+        while at < len(text):
+            if self._strict_left == 0 and self._exchange in _PLAIN:
+                before = number
+                at, number = self._take_plain(text, at, number, is_tagged=is_tagged)
+                # Where no line is plain, looking again at each one would cost more than it brings.
+                self._strict_run = 1 if number > before else min(2 * self._strict_run, _MOST_STRICT)
+                self._strict_left = self._strict_run if at < len(text) else 0
+                continue
+            end = text.index(b"\n", at)
+            strict(number, text[at:end])
+            self._strict_left = max(self._strict_left - 1, 0)
+            at, number = end + 1, number + 1
+        return number
+
+    def _take_plain(self, text: bytes, at: int, number: int, *, is_tagged: bool) -> tuple[int, int]:
+        """Take lines until one is for the strict reader; return where that begins, and its number."""
+        from mmdata.recorder.plain import DONE, FULL, PlainLines
+
+        if self._plain_lines is None:
+            self._plain_lines = PlainLines(
+                self._exchange, self._merge, self.watcher, self.only_symbol, _SETTLE_ROWS
+            )
+        lines = self._plain_lines
+        ending = FULL
+        begun = number
+        while ending == FULL:
+            ending, at, number = lines.read(
+                *(text, at, number, self._days.span),
+                is_tagged=is_tagged,
+                room=_SETTLE_ROWS - self._unsettled,
+            )
+            if ending == FULL:
+                if not self._unsettled and not len(lines):
+                    break  # one message with more levels than there is room for
+                self._settle()
+        lines.hand_back()
+        frames, repeats, stamp = lines.counts()
+        self.report.lines += number - begun
+        self.report.decoded += frames
+        self.report.repeats += repeats
+        self.last_stamp = stamp or self.last_stamp
+        assert ending != DONE or at == len(text)
+        return at, number
+
+    def _settle(self) -> None:
+        """Turn what has gathered into columns; publish them when they are enough."""
+        self._gather()
+        if self._pending >= _FLUSH_ROWS:
+            self._hand_over()
+
+    def _gather(self) -> None:
+        plain: dict[tuple[str, str], Columns] = {}
+        if self._plain_lines is not None:
+            for table, symbol, columns in self._plain_lines.settle():
+                if (table, symbol) not in self._rows:
+                    self._rows[table, symbol] = _PLAIN_ROWS[table]()
+                plain[table, symbol] = columns
+                self._pending += len(columns["frame"])
+        for key, rows in self._rows.items():
+            rows.settle(plain.get(key))
+        self._pending += self._unsettled
+        self._unsettled = 0
+
+    def enter(self, line: Line) -> None:
+        """Count what follows on the UTC date of ``line``: `take` does it, others who add to the report do."""
+        self._days.enter(line.ts_recv)
 
     def note(self, line: Line, event: Event) -> None:
         """Add a row to the table `events`, at the place of ``line``."""
@@ -197,13 +323,34 @@ class Ingest:
 
     def flush(self) -> None:
         """Publish what has gathered. DiskError: the disk failed; doing it again completes it."""
+        self._hand_over()
+        self._wait()
+
+    def _hand_over(self) -> None:
+        """Have what has gathered published, aside where there is somebody."""
+        self._gather()
+        self._wait()  # what is there decides what is added
         columns = {key: rows.columns(self._session) for key, rows in self._rows.items() if len(rows)}
         self._set_misfits_apart(columns)
-        for symbol in sorted({symbol for _, symbol in columns}):
-            own_tables = {t: arrays for (t, own), arrays in columns.items() if own == symbol}
-            with symbol_lock(self._root, self._exchange, symbol):
-                self._publish_symbol(symbol, own_tables)
+        batches = [
+            self._batch(symbol, {table: arrays for (table, own), arrays in columns.items() if own == symbol})
+            for symbol in sorted({symbol for _, symbol in columns})
+        ]
         self._rows, self._pending, self._unsettled = {}, 0, 0
+        if self._aside is None:
+            self._publish(batches)
+        else:
+            self._publishing = self._aside.submit(self._publish, batches)
+
+    def _wait(self) -> None:
+        """Wait until what was handed over is published, or raise what went wrong with it."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.result()
+
+    def account(self, segment: int) -> Account:
+        """Return what the lines came to, by UTC date of their receive times; call it after `flush`."""
+        return Account(self._exchange, self._session, segment, self._days.told())
 
     def _take_frame(self, line: Line) -> None:
         """Decode a frame, then add its records: ids are known here, levels of books still unparsed."""
@@ -231,8 +378,8 @@ class Ingest:
                 self.report.repeats += 1
                 continue
             self._add(line, record)
-            if self.on_record is not None:
-                self.on_record(line, record)
+            if self.watcher is not None:
+                self.watcher.see(line, record)
 
     def _add(self, line: Line, record: Record) -> None:
         if isinstance(record, Depth):
@@ -316,6 +463,7 @@ class Ingest:
                 del columns[key]
         for frame, error in sorted(bad.items()):
             line = self._line(frame)
+            self.enter(line)
             if line.kind == REST:
                 self.report.rest -= 1
             else:
@@ -329,28 +477,57 @@ class Ingest:
         """Return the line of a frame with a number that is no narrow decimal."""
         return next(rows.lines[frame] for rows in self._rows.values() if frame in rows.lines)
 
-    def _publish_symbol(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> None:
+    def _batch(self, symbol: str, tables: dict[str, Columns]) -> _Batch:
+        """Decide how wide the decimals of a symbol are, and say so where it changes."""
         wide_from = self._wide_from(symbol, tables)
         if wide_from is not None:
             tables["events"] = self._with_wide_event(symbol, wide_from)
-        wide = wide_from is not None or self._published.is_wide(symbol)
         facts = dict(self._metadata)
         if symbol in self.grid:
             facts["tick_size"], facts["lot_size"] = self.grid[symbol]
-        for table, columns in sorted(tables.items()):
-            rows = to_table(table, columns, wide=wide)
-            if self.on_rows is not None and table in EXACT_TABLES:
-                self.on_rows(symbol, rows)
-            for day, part in by_date(rows):
-                partition = Partition(table, wide and table in EXACT_TABLES, self._exchange, symbol, day)
-                self._publish_part(partition, part, facts)
+        return _Batch(symbol, tables, wide_from is not None or self._published.is_wide(symbol), facts)
+
+    def _publish(self, batches: list[_Batch]) -> None:
+        while batches:
+            batch = batches.pop(0)  # its memory is given back before the next
+            tables = {
+                table: to_table(table, batch.columns.pop(table), wide=batch.wide)
+                for table in sorted(batch.columns)
+            }
+            if self.on_rows is not None:
+                for table in tables.keys() & {*EXACT_TABLES}:
+                    self.on_rows(batch.symbol, tables[table])
+            with nullcontext() if self._dry else symbol_lock(self._root, self._exchange, batch.symbol):
+                self._publish_tables(batch, tables)
+
+    def _publish_tables(self, batch: _Batch, tables: dict[str, pa.Table]) -> None:
+        """Publish the tables of a symbol; aside, the largest beside the others."""
+        largest = max(tables, key=lambda table: tables[table].num_rows)
+        with ExitStack() as beside:
+            if self._aside is not None:
+                rows = tables.pop(largest)
+                largest_done = self._aside.submit(self._publish_table, batch, largest, rows)
+                beside.callback(largest_done.result)  # it is waited for, whatever happens to the others
+            for table in [*tables]:
+                self._publish_table(batch, table, tables.pop(table))
+
+    def _publish_table(self, batch: _Batch, table: str, rows: pa.Table) -> None:
+        for day, part in by_date(rows):
+            partition = Partition(
+                table, batch.wide and table in EXACT_TABLES, self._exchange, batch.symbol, day
+            )
+            self._publish_part(partition, part, batch.facts)
 
     def _wide_from(self, symbol: str, tables: dict[str, dict[str, pa.Array]]) -> int | None:
         """Return the frame that makes the symbol wide; None where it is wide already, or stays narrow."""
         frames = (first_misfit(table, columns, wide=False) for table, columns in tables.items())
         first = min((frame for frame in frames if frame is not None), default=None)
-        # Taken from the data, so that ingesting the same lines again says the same.
-        return first if first is not None and not self._published.is_wide_before(symbol, first) else None
+        if first is None:
+            return None
+        # Taken from the data, so that ingesting the same lines again says the same: of what is published
+        # only what came before these lines counts.
+        begin = min(frames_of(columns)[0] for columns in tables.values())
+        return None if self._published.is_wide_before(symbol, begin) else first
 
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
         """Return the symbol's events with one more: from ``frame`` on its values need decimal(38, 18)."""
@@ -359,10 +536,68 @@ class Ingest:
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
+        with self._counting:
+            self._days.add_rows(partition, rows.num_rows)
+        if self._dry:
+            return
         fresh = self._published.publish(partition, rows, facts)
-        self.report.skipped += rows.num_rows - fresh
-        if fresh:
-            self.report.rows[partition.table] += fresh
+        with self._counting:
+            self.report.skipped += rows.num_rows - fresh
+            if fresh:
+                self.report.rows[partition.table] += fresh
+
+
+class _DayCounts:
+    """What is counted of an ingest, told apart by the UTC date of the line that was being taken."""
+
+    def __init__(self, report: IngestReport) -> None:
+        self._report = report
+        self._days: dict[str, DayAccount] = {}
+        self._before = _lines_of(report)
+        self.span = (0, 0)
+        """The date that is counted now, from its first moment to the next date's."""
+
+    def enter(self, ts_recv: int) -> None:
+        """Count on the date of ``ts_recv`` from here on."""
+        if self.span[0] <= ts_recv < self.span[1]:
+            return
+        self._settle()
+        begin = ts_recv - ts_recv % _DAY_NS
+        self.span = (begin, begin + _DAY_NS)
+
+    def add_rows(self, partition: Partition, rows: int) -> None:
+        """Count rows of a partition, whether they are published or were there."""
+        own = self._day(partition.date).rows.setdefault(partition.symbol, {})
+        own[partition.table] = own.get(partition.table, 0) + rows
+
+    def told(self) -> dict[str, DayAccount]:
+        """Return the counts by date."""
+        self._settle()
+        return self._days
+
+    def _day(self, date: str) -> DayAccount:
+        return self._days.setdefault(date, DayAccount(Lines()))
+
+    def _settle(self) -> None:
+        """Add what was counted since the last time to the date that was counted on."""
+        now, before = _lines_of(self._report), self._before
+        self._before = now
+        if now == before:
+            return
+        lines = self._day(date_name(self.span[0])).lines
+        for name in Lines.__struct_fields__:
+            if name != "untabled":
+                setattr(lines, name, getattr(lines, name) + getattr(now, name) - getattr(before, name))
+        untabled = Counter(lines.untabled) + Counter(now.untabled) - Counter(before.untabled)
+        lines.untabled = dict(sorted(untabled.items()))
+
+
+def _lines_of(report: IngestReport) -> Lines:
+    """Return what an ingest has counted of lines so far."""
+    return Lines(
+        **{name: getattr(report, name) for name in Lines.__struct_fields__}
+        | {"untabled": dict(report.untabled)}
+    )
 
 
 def _numbers(record: Instrument) -> tuple[str | None, ...]:

@@ -21,11 +21,16 @@ import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mmdata.datasets.errors import DiskError, MmdataError
+
+if TYPE_CHECKING:
+    from mmdata.recorder.config import Job
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +41,7 @@ _ATTEMPTS = 3  # at one task: a child that dies over it each time would do so fo
 
 
 class Task(msgspec.Struct, omit_defaults=True):
-    """What the child is to do: finish one segment, compact days of symbols, else recover an exchange."""
+    """What the child is to do: finish a segment; care for days (certify, compact, remove); else recover."""
 
     root: str
     exchange: str
@@ -46,12 +51,17 @@ class Task(msgspec.Struct, omit_defaults=True):
     symbols: list[str] = []
     """The symbols to compact."""
     before: str = ""
-    """Their days before this UTC date."""
+    """Their days before this UTC date; of a job whose old days are to be removed: today."""
+    job: dict[str, Any] = {}
+    """The job whose old days are to be removed, as plain values."""
+    certify: bool = False
+    """Certify what was ingested."""
 
     @property
     def where(self) -> str:
         """What the task is at, for sentences."""
-        return self.path or f"{'days' if self.symbols else 'captures'} of {self.exchange}"
+        what = "days" if self.before else "certificates" if self.certify else "captures"
+        return self.path or f"{what} of {self.exchange}"
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
@@ -61,6 +71,9 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     rows: dict[str, int] = {}
     quarantined: int = 0
     compacted: int = 0
+    removed: list[str] = []
+    """Folders of days that were older than the job keeps."""
+    certified: int = 0
     warnings: list[str] = []
     error: str | None = None
     """The sentence of what went wrong; the segment stays for the next start."""
@@ -141,10 +154,28 @@ class IngestProcess:
         """Compact the days before ``before``, a UTC date, of symbols; what fails is told in the outcome."""
         return await self._submit(Task(self._root, exchange, self._keep, symbols=[*symbols], before=before))
 
+    async def retain(self, job: Job, today: str) -> Outcome:
+        """Remove what is older than ``job`` keeps on ``today``, a UTC date; what fails is in the outcome.
+
+        Call it with the locks of the job's exchanges held.
+        """
+        exchanges = " and ".join(venue.exchange for venue in job.venues)
+        plain = msgspec.to_builtins(job)
+        return await self._submit(Task(self._root, exchanges, self._keep, before=today, job=plain))
+
+    async def certify(self, exchange: str) -> Outcome:
+        """Certify the days that something was ingested of; what fails is told in the outcome."""
+        return await self._submit(Task(self._root, exchange, self._keep, certify=True))
+
     async def drain(self, limit_s: float | None) -> None:
         """Wait until everything is ingested, at most so long; the rest is done at the next start."""
         if self._open:
             await asyncio.wait([*self._open], timeout=limit_s)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no closed segment waits for its ingest."""
+        return not self._open
 
     def _submit(self, task: Task) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -265,7 +296,11 @@ def _do(task: Task, failed: set[Path]) -> Outcome:
     if path is not None and path.parent in failed:
         return Outcome(error=held_back(path))
     try:
-        return _compact(task) if task.symbols else _ingest(task, path)
+        if task.job:
+            return _retain(task)
+        if task.symbols:
+            return _compact(task)
+        return _certify(task) if task.certify else _ingest(task, path)
     except MmdataError as error:
         outcome = Outcome(error=str(error), exit_code=error.exit_code)
     except Exception:  # noqa: BLE001 one segment must not end the ingest of the others
@@ -300,6 +335,29 @@ def _compact(task: Task) -> Outcome:
         outcome.compacted += len(report.done)
         outcome.warnings += [*report.skipped, *report.failures]
     return outcome
+
+
+def _retain(task: Task) -> Outcome:
+    from mmdata.recorder.config import Job
+    from mmdata.recorder.retention import carry_out, plan
+
+    job = msgspec.convert(task.job, Job)
+    found = plan(job, date.fromisoformat(task.before))
+    outcome = Outcome()
+    try:
+        carry_out(job, found)
+    except DiskError as error:
+        outcome.error = str(error)
+    outcome.removed = [str(path) for path in (*found.partitions, *found.captures) if not path.exists()]
+    return outcome
+
+
+def _certify(task: Task) -> Outcome:
+    from mmdata.datasets.certificate import certify_ingested
+
+    report = certify_ingested(Path(task.root), task.exchange)
+    told = [*report.failures, *report.warnings, *report.skipped]
+    return Outcome(certified=len(report.done), warnings=told[:_MOST_WARNINGS])
 
 
 if __name__ == "__main__":

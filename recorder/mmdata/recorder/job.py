@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from mmdata.recorder.counts import Counts
 from mmdata.recorder.disk_budget import Space, SpaceWatch, fits, free_space
 from mmdata.recorder.embedded import addresses
 from mmdata.recorder.hooks import ping_end, ping_start, run_on_end
-from mmdata.recorder.ingest_process import IngestProcess, Tally
+from mmdata.recorder.ingest_process import IngestProcess, Outcome, Tally
 from mmdata.recorder.lock import HeldError, exchange_lock
 from mmdata.recorder.logfields import log_fields
 from mmdata.recorder.ntp import clock_state
 from mmdata.recorder.regions import region_refusal
 from mmdata.recorder.rest import RestClient
-from mmdata.recorder.retention import carry_out, plan, today_utc
+from mmdata.recorder.retention import today_utc
 from mmdata.recorder.session import Intervals, VenueSession
 from mmdata.recorder.status import writing_status
 from mmdata.recorder.units import seconds, size_bytes
@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _PROGRESS_INTERVAL_S = 0.5
 _SPACE_INTERVAL_S = 1.0
+_HANDED_OVER_S = 30.0  # a segment that is due is closed, synced and with the ingest process by then
 
 Progress = Callable[[Watch], None]
 """Called now and then with the job as it is seen from outside."""
@@ -74,6 +75,8 @@ class RecordReport:
     warnings: list[str] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     """Folders of days that were older than the job keeps."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another."""
     compacted: int = 0
     """Finished days of a table that are one file now."""
 
@@ -89,6 +92,7 @@ def describe(report: RecordReport) -> dict[str, Any]:
         "recovered_segments": report.recovered,
         "warnings": report.warnings,
         "removed": [str(path) for path in report.removed],
+        "certified": report.certified,
         "compacted": report.compacted,
         "venues": [
             {
@@ -157,7 +161,13 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
     stop = asyncio.Event()
     signalled = _listen_for_signals(stop)
     exchanges = [venue.exchange for venue in job.venues]
-    watch = Watch(root, exchanges, None if window is None else int(window.end.timestamp() * 1e9))
+    watch = Watch(
+        root,
+        exchanges,
+        None if window is None else int(window.end.timestamp() * 1e9),
+        min_free_bytes=size_bytes(job.min_free),
+        stop_free_bytes=size_bytes(job.stop_free),
+    )
     async with contextlib.AsyncExitStack() as stack:
         for exchange in exchanges:
             stack.enter_context(exchange_lock(_captures(root, exchange), exchange))
@@ -174,6 +184,8 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
             watch.reason = "a signal"
             return _nothing(root, 0, ["stopped while ingesting what an earlier run left"])
         recovered, warnings = recovery.result()
+        days = _Days()
+        stack.callback(asyncio.create_task(_certify(job, ingest, days)).cancel)  # what earlier runs left
         _require_space(job, root)
         if window is not None and datetime.now(UTC) < window.start:
             watch.state = "waiting"
@@ -190,7 +202,12 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         begun_s = time.monotonic()
         watch.look = lambda: [recording.watched() for recording in recordings]
         watch.state = "recording"
+        if window is None:
+            caring = asyncio.create_task(_care_each_day(job, ingest, days))
+            stack.callback(caring.cancel)
         failure = await _run(job, window, stop, recordings)
+        if window is None:
+            caring.cancel()
         tried_s = time.monotonic() - begun_s
         watch.reason = _why_it_ends(window, signalled=bool(signalled))
         watch.state = "ending"
@@ -203,15 +220,18 @@ async def _record(job: Job, window: Opening | None, progress: Progress | None) -
         if failure is not None:
             raise failure
         venues = [recording.report() for recording in recordings]
-        report = RecordReport(
-            root, started, datetime.now(UTC), venues, recovered, [*warnings, *ingest.warnings]
-        )
+        ended = datetime.now(UTC)
+        if ingest.is_drained:
+            await _certify_in_time(job, ingest, signalled, days)
         if not signalled:  # whoever stops us does not wait for this; the next recording does it
-            _remove_old_days(job, report)
-            if job.compact:  # a signal ends it: a day half compacted is as it was
-                compaction = asyncio.create_task(_compact(job, ingest, report))
-                await _first_of(compaction, asyncio.create_task(signalled.came.wait()))
-        return report
+            # A signal ends it: a day half compacted is as it was.
+            caring = asyncio.create_task(_care_for_days(job, ingest, days))
+            await _first_of(caring, asyncio.create_task(signalled.came.wait()))
+        said = [*warnings, *ingest.warnings, *days.warnings]
+        return RecordReport(
+            *(root, started, ended, venues, recovered, said),
+            *(days.removed, days.certified, days.compacted),
+        )
 
 
 def _nothing(root: Path, recovered: int, warnings: list[str]) -> RecordReport:
@@ -220,25 +240,75 @@ def _nothing(root: Path, recovered: int, warnings: list[str]) -> RecordReport:
     return RecordReport(root, now, now, [], recovered, warnings)
 
 
-def _remove_old_days(job: Job, report: RecordReport) -> None:
-    """Remove days that are older than the job keeps; what cannot be removed is a warning."""
-    found = plan(job, today_utc())
-    try:
-        carry_out(job, found)
-    except DiskError as error:
-        _log.warning("%s", error)
-        report.warnings.append(str(error))
-    report.removed = [path for path in (*found.partitions, *found.captures) if not path.exists()]
+@dataclass
+class _Days:
+    """What was done for days that are over."""
 
+    removed: list[Path] = field(default_factory=list)
+    certified: int = 0
+    compacted: int = 0
+    warnings: list[str] = field(default_factory=list)
 
-async def _compact(job: Job, ingest: IngestProcess, report: RecordReport) -> None:
-    """Compact the job's finished days; what cannot be compacted is a warning."""
-    for venue in job.venues:
-        outcome = await ingest.compact(venue.exchange, [*venue.symbols, NO_SYMBOL], str(today_utc()))
-        report.compacted += outcome.compacted
+    def add(self, outcome: Outcome) -> None:
+        self.removed += map(Path, outcome.removed)
+        self.compacted += outcome.compacted
+        self.certified += outcome.certified
         for warning in (*outcome.warnings, *([] if outcome.error is None else [outcome.error])):
             _log.warning("%s", warning)
-            report.warnings.append(warning)
+            self.warnings.append(warning)
+
+
+async def _certify(job: Job, ingest: IngestProcess, days: _Days) -> None:
+    """Certify the days that something was ingested of; what fails is a warning."""
+    before = days.certified
+    for venue in job.venues:
+        days.add(await ingest.certify(venue.exchange))
+    if days.certified > before:
+        _log.info("certified %d days of a symbol", days.certified - before)
+
+
+async def _certify_in_time(job: Job, ingest: IngestProcess, signalled: _Signalled, days: _Days) -> None:
+    """Certify what was recorded; after a signal only until ``stop_timeout``: the next start does the rest."""
+    task = asyncio.create_task(_certify(job, ingest, days))
+    await _first_of(task, asyncio.create_task(signalled.came.wait()))
+    if signalled:
+        await asyncio.wait([task], timeout=signalled.left_s(seconds(job.stop_timeout)))
+    if task.done():
+        task.result()
+
+
+async def _care_for_days(job: Job, ingest: IngestProcess, days: _Days) -> None:
+    """Remove days that are older than the job keeps, compact the finished ones; what fails is a warning."""
+    today = str(today_utc())
+    if job.retain_days is not None:
+        days.add(await ingest.retain(job, today))
+    if job.compact:
+        for venue in job.venues:
+            days.add(await ingest.compact(venue.exchange, [*venue.symbols, NO_SYMBOL], today))
+
+
+def next_care(now: datetime, segment_s: float) -> datetime:
+    """Return when a job without end cares for its days next: the day before is ingested by then.
+
+    A segment that goes on over midnight (UTC) is closed at the latest ``segment_s`` after it.
+
+    >>> next_care(datetime(2026, 11, 21, 23, 59, tzinfo=UTC), 300.0).isoformat()
+    '2026-11-22T00:05:30+00:00'
+    >>> next_care(datetime(2026, 11, 22, 0, 5, 30, tzinfo=UTC), 300.0).isoformat()
+    '2026-11-23T00:05:30+00:00'
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    due = midnight + timedelta(seconds=(segment_s + _HANDED_OVER_S) % 86_400)
+    return due if due > now else due + timedelta(days=1)
+
+
+async def _care_each_day(job: Job, ingest: IngestProcess, days: _Days) -> None:
+    """Care for the days of a job that may never end, once after each midnight, while it records."""
+    never = asyncio.Event()
+    while True:
+        await _sleep_until(next_care(datetime.now(UTC), seconds(job.segment.seconds)), never)
+        await _certify(job, ingest, days)
+        await _care_for_days(job, ingest, days)
 
 
 async def _first_of(*tasks: asyncio.Task[Any]) -> None:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.5  # a signal must be through in seconds; what a slow peer still sends is not waited for
-_MAX_MESSAGE = 16 << 20
+_MAX_MESSAGE = 16 << 20  # 480 times the largest frame seen; docs/durability.md says why there is a limit
 _KEEPALIVE_AFTER_S = 20.0  # OKX closes after 30 s without a push
 _SILENT_AFTER_S = 60.0  # Binance pings every 20 s
 _TICK_S = 1.0

@@ -61,6 +61,9 @@ def warm_up() -> None:
     empty = wire_levels(msgspec.Raw(b"[]"), msgspec.Raw(b"[]"), 2)
     assert empty is not None
     parse(empty)
+    from mmdata.recorder import plain
+
+    plain.warm_up()
 
 
 @cache

@@ -6,7 +6,8 @@ comes to the same verdicts. A segment's header carries the state at its beginnin
 
 The tables hold the first message to arrive that advances the chain. What another connection brings again
 is a repeat; a message ahead of the chain is left to the connection that is behind, and will bring it and
-what is missing before it, as long as there is one. Frames stay in the capture whatever the verdict.
+what is missing before it, as long as there is one. A message that its own connection brings late enters
+if nobody has brought it meanwhile. Frames stay in the capture whatever the verdict.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from collections.abc import Mapping
 import msgspec
 
 from mmdata.datasets.chain import LINKED, NO_ID, RANGE
+from mmdata.recorder.holes import Holes, Span
 from mmdata.recorder.records import Bbo, Depth, Record, Trade
+
+_BEFORE_THE_FIRST = 64
+"""So many ids before the first message of a connection may still come, late."""
 
 
 class MergeState(msgspec.Struct, frozen=True, array_like=True):
@@ -28,10 +33,16 @@ class MergeState(msgspec.Struct, frozen=True, array_like=True):
     """Connection that brought it."""
     whole: bool = True
     """False after a hole in a chain that only a snapshot in the stream heals."""
-    low: int = NO_ID
-    """Last id of the newest message below the head: the start of a new count, or a repeat."""
+    old: int = NO_ID
+    """The head before the ids began anew; connections that are behind still bring ids up to it, or more."""
     own: dict[int, int] = {}
     """By connection: the last id that it has brought."""
+    missing: list[Span] = []
+    """Ids below the head that have not entered the tables."""
+    skipped: dict[int, list[Span]] = {}
+    """By connection: ids below its last that it has not brought."""
+    fallen: dict[int, int] = {}
+    """By connection whose newest messages are a new count, or repeats: the last id that it fell from."""
 
 
 class Merge:
@@ -40,7 +51,10 @@ class Merge:
     ``rule`` is one of `mmdata.datasets.chain`. Every connection that ends must be taken out by `leave`.
     """
 
-    __slots__ = ("_ahead", "_linked", "_low", "_own", "_whole", "head", "leader", "waiting_since")
+    __slots__ = (
+        *("_ahead", "_fallen", "_linked", "_missing", "_old", "_own", "_skipped", "_whole"),
+        *("head", "leader", "waiting_since"),
+    )
 
     def __init__(self, rule: int, state: MergeState | None = None) -> None:
         state = state or MergeState()
@@ -48,15 +62,27 @@ class Merge:
         self.head = state.head
         self.leader = state.leader
         self._whole = state.whole
-        self._low = state.low
+        self._old = state.old
         self._own = dict(state.own)
+        self._missing = Holes(state.missing)
+        self._skipped = {conn: Holes(spans) for conn, spans in state.skipped.items()}
+        self._fallen = dict(state.fallen)
         self._ahead = NO_ID
         self.waiting_since: int | None = None
         """When the first message came (ns) that was left to a connection that is behind; see `is_owed`."""
 
     def state(self) -> MergeState:
         """Return what has to be known to go on from here."""
-        return MergeState(self.head, self.leader, self._whole, self._low, dict(self._own))
+        skipped = {conn: [*holes.spans] for conn, holes in self._skipped.items() if holes.spans}
+        return MergeState(
+            *(self.head, self.leader, self._whole, self._old, dict(self._own)),
+            *([*self._missing.spans], skipped, dict(self._fallen)),
+        )
+
+    def went_on(self, head: int, leader: int, own: Mapping[int, int]) -> None:
+        """Take over what a kernel, that judges as `enters` does, came to; see `MergeState` for the rest."""
+        self.head, self.leader = head, leader
+        self._own = dict(own)
 
     def enters(
         self, conn: int, last_id: int, prev_id: int, is_snapshot: bool = False, ts_recv: int = 0
@@ -71,12 +97,20 @@ class Merge:
         if last_id == NO_ID:
             return True  # nothing to go by
         before = self._own.get(conn, NO_ID)
-        self._own[conn] = last_id
+        if not is_snapshot and self._is_late(conn, last_id, prev_id, before):
+            if last_id <= self.head:
+                return self._missing.take(prev_id, last_id)
+        else:
+            self._own[conn] = last_id
         alone = len(self._own) == 1
         if is_snapshot:
             return self._take_snapshot(conn, last_id, alone=alone)
         if self.head == NO_ID:
+            if prev_id != NO_ID:
+                self._missing.add(prev_id - _BEFORE_THE_FIRST, prev_id)
             return self._advance(conn, last_id)
+        if self.head < self._old and self._is_of_the_old_count(conn, last_id, before):
+            return False
         if self._linked and last_id <= prev_id == self.head:
             # A heartbeat (equal ids) or a maintenance reset, which goes on at the lower id.
             return self._advance(conn, last_id) if last_id < prev_id else alone or conn == self.leader
@@ -89,13 +123,14 @@ class Merge:
             self._ahead = max(self._ahead, last_id)
             return False
         self._whole = not self._linked
+        self._missing.add(self.head, prev_id)
         return self._advance(conn, last_id)
 
     def leave(self, conn: int) -> None:
         """Say that a connection has ended."""
         self._own.pop(conn, None)
-        if conn == self.leader:
-            self._low = NO_ID
+        self._skipped.pop(conn, None)
+        self._fallen.pop(conn, None)
 
     @property
     def is_owed(self) -> bool:
@@ -116,10 +151,45 @@ class Merge:
         return [conn for conn, own in self._own.items() if own <= self.head]
 
     def _advance(self, conn: int, last_id: int) -> bool:
-        if last_id < self.head:  # a new count: what was owed is of the old one
+        if last_id < self.head:  # a new count: what was owed or missing is of the old one
             self._ahead = NO_ID
-        self.head, self.leader, self._low = last_id, conn, NO_ID
+            self._missing = Holes()
+            self._skipped.clear()
+            self._fallen.clear()
+            self._old = self.head
+        self._fallen.pop(conn, None)
+        self.head, self.leader = last_id, conn
         return True
+
+    def _is_of_the_old_count(self, conn: int, last_id: int, before: int) -> bool:
+        """Tell whether a connection brings what came before the ids began anew, or the beginning once more.
+
+        Its ids are ahead of the chain, and yet nothing that another connection owes.
+        """
+        middle = (self._old + self.head) // 2
+        if NO_ID < before <= middle:  # it counts anew already
+            if max(self._own.values()) <= middle:
+                self._old = NO_ID  # and so do all others
+            return False
+        if last_id <= middle:
+            return before != NO_ID and last_id <= self.head
+        # Beyond everything that was brought, and nobody else counts anew: they did not begin anew at all.
+        return last_id <= self._old or any(own <= middle for other, own in self._own.items() if other != conn)
+
+    def _is_late(self, conn: int, last_id: int, prev_id: int, before: int) -> bool:
+        """Tell whether a connection brings now what it skipped; else note what it skips now."""
+        if prev_id == NO_ID:
+            return False
+        skipped = self._skipped.get(conn)
+        if before == NO_ID:
+            self._skipped[conn] = Holes([(prev_id - _BEFORE_THE_FIRST, prev_id)])
+            return False
+        if prev_id > before:
+            if skipped is None:
+                skipped = self._skipped[conn] = Holes()
+            skipped.add(before, prev_id)
+            return False
+        return skipped is not None and skipped.take(prev_id, last_id)
 
     def _take_snapshot(self, conn: int, last_id: int, *, alone: bool) -> bool:
         if self._whole and self.head != NO_ID and not alone and conn != self.leader:
@@ -129,19 +199,23 @@ class Merge:
 
     def _take_low(self, conn: int, last_id: int, prev_id: int, before: int, *, alone: bool) -> bool:
         """Judge a message that brings nothing beyond the head; ``before`` is its connection's last one."""
+        # A repeat, or the count has begun anew: two that follow each other tell.
+        follows = conn in self._fallen and (last_id > before if prev_id == NO_ID else prev_id == before)
+        falls = before > last_id
+        if falls:
+            self._fallen[conn] = max(before, self._fallen.get(conn, NO_ID))
+        elif last_id > self._fallen.get(conn, last_id):
+            del self._fallen[conn]  # it is where it was: those were repeats
         if conn != self.leader and self.leader in self._own:
             return False  # brought before, by the connection that is ahead
-        # A repeat, or the count has begun anew: two that follow each other tell.
-        follows = last_id > self._low if prev_id == NO_ID else prev_id == self._low
-        if self._low != NO_ID and follows:
+        if follows:
             return self._advance(conn, last_id)
-        if conn == self.leader or before > last_id:
-            self._low = last_id  # the venue's own repeat, if it is one
-            return True
-        if alone and before == NO_ID and 2 * last_id < self.head:
-            return self._advance(conn, last_id)  # an id far below is none that comes late
-        if before == self._low and (alone or before != NO_ID):  # NO_ID: it began after the leader's end
-            self._low = last_id
+        if conn == self.leader or falls:
+            return True  # the venue's own repeat, if it is one
+        if alone and before == NO_ID:  # it began after the leader's end
+            if 2 * last_id < self.head:
+                return self._advance(conn, last_id)  # an id far below is none that comes late
+            self._fallen[conn] = self.head
         return False  # what the leader had brought before it ended
 
 
@@ -189,6 +263,10 @@ class Merging:
         return merge.enters(
             conn, NO_ID if last_id is None else last_id, NO_ID if prev_id is None else prev_id, is_snapshot
         )
+
+    def of(self, name: str) -> Merge | None:
+        """Return the merge of a chain, by its `chain_name`; None: it has had no message yet."""
+        return self._merges.get(name)
 
     def leave(self, conn: int) -> None:
         """Say that a connection has ended."""

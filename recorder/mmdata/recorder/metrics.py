@@ -102,6 +102,12 @@ def _of_the_job(watch: Watch) -> Iterator[Metric]:
     if free is not None:
         told = "What the file system of the dataset still takes."
         yield GaugeMetricFamily(_PREFIX + "disk_free_bytes", told, free)
+    if watch.min_free_bytes is not None:
+        told = "The job's min_free: with less the recorder warns."
+        yield GaugeMetricFamily(_PREFIX + "disk_min_free_bytes", told, watch.min_free_bytes)
+    if watch.stop_free_bytes is not None:
+        told = "The job's stop_free: with less the recorder ends."
+        yield GaugeMetricFamily(_PREFIX + "disk_stop_free_bytes", told, watch.stop_free_bytes)
 
 
 def _rows(seen: Iterable[Watched]) -> Metric:

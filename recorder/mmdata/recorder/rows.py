@@ -46,14 +46,19 @@ class Rows(ABC):
     def __len__(self) -> int:
         return self._count
 
-    def settle(self) -> None:
-        """Turn what has gathered since the last time into columns."""
+    def settle(self, plain: Columns | None = None) -> None:
+        """Turn what has gathered since the last time into columns; ``plain`` are those of other frames."""
         columns, lines = self._take()
-        if columns is None:
-            return
-        self._settled.append(columns)
-        if not fits(columns, exact_columns(self.table), wide=False):
+        if columns is not None and not fits(columns, exact_columns(self.table), wide=False):
             self.lines.update((line.number, line) for line in lines)
+        if plain is not None:
+            self._count += len(plain["frame"])
+            if columns is not None:
+                columns = sorted_by_frame({name: _joined(plain[name], own) for name, own in columns.items()})
+            else:
+                columns = plain
+        if columns is not None:
+            self._settled.append(columns)
 
     def columns(self, session: str) -> dict[str, pa.ChunkedArray]:
         """Return all rows as columns; prices and sizes as narrow decimals, or strings where one is none."""
@@ -198,44 +203,64 @@ class PlainRows(Rows):
         return arrays(self.table, values), ()
 
 
-class _Books:
-    """The levels of messages as rows: bids in the wire's order, then asks; a message without any is a row."""
+class Layout:
+    """The levels of messages as rows: bids in the wire's order, then asks; a message without any is a row.
 
-    def __init__(self, records: Sequence[Depth] | Sequence[Snapshot]) -> None:
-        self._sides = [side for record in records for side in (record.bids, record.asks)]
-        counts = np.fromiter(map(len, self._sides), np.int64, len(self._sides)).reshape(-1, 2)
+    ``counts`` is how many bids and asks each message has, shape (n, 2).
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
         levels = counts.sum(axis=1)
         rows = np.maximum(levels, 1)
         self._runs: NDArray[np.int64] = np.column_stack((counts, rows - levels)).ravel()
         """Rows of bids, of asks, of neither, a message after the other."""
-        self._rows = rows
+        self.rows: NDArray[np.int64] = rows
+        """Rows of each message."""
         self._kinds = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(rows)), self._runs)
 
     def spread(self, columns: Columns) -> Columns:
         """Return columns of one value a message with one a row."""
-        message = pa.array(np.repeat(np.arange(len(self._rows)), self._rows))
+        message = pa.array(np.repeat(np.arange(len(self.rows)), self.rows))
         return {name: values.take(message) for name, values in columns.items()}
 
     def is_last(self) -> pa.Array:
         """Tell of each row whether it is the last of its message."""
         last = np.zeros(len(self._kinds), np.bool_)
-        last[np.cumsum(self._rows) - 1] = True
+        last[np.cumsum(self.rows) - 1] = True
         return pa.array(last)
 
-    def columns(self) -> Columns:
-        """Return side, price, size and orders."""
-        values = dict(zip(("price", "size", "orders"), _read(self._sides), strict=True))
-        none = self._kinds == 2
-        if none.any():
-            place = pa.array(np.cumsum(~none) - 1, mask=none)
-            values = {name: array.take(place) for name, array in values.items()}
-        return values | {"side": pa.array(["bid", "ask", None]).take(pa.array(self._kinds))}
+    def side(self) -> pa.Array:
+        """Return each row's side, null where it is no level."""
+        return pa.array(["bid", "ask", None]).take(pa.array(self._kinds))
 
     def level(self) -> pa.Array:
         """Return each row's place in its side, 0 the best."""
         begins = np.cumsum(self._runs) - self._runs
         place = np.arange(len(self._kinds)) - np.repeat(begins, self._runs)
         return pa.array(place, pa.int32(), mask=self._kinds == 2)
+
+    def blanked(self, values: pa.Array) -> pa.Array:
+        """Return one value a row with null for those that are no level."""
+        none = self._kinds == 2
+        return values.take(pa.array(np.arange(len(none)), mask=none)) if none.any() else values
+
+    def filled(self, values: pa.Array) -> pa.Array:
+        """Return one value a level with one a row: null for those that are no level."""
+        none = self._kinds == 2
+        return values.take(pa.array(np.cumsum(~none) - 1, mask=none)) if none.any() else values
+
+
+class _Books(Layout):
+    """The layout of records, with their levels."""
+
+    def __init__(self, records: Sequence[Depth] | Sequence[Snapshot]) -> None:
+        self._sides = [side for record in records for side in (record.bids, record.asks)]
+        super().__init__(np.fromiter(map(len, self._sides), np.int64, len(self._sides)).reshape(-1, 2))
+
+    def columns(self) -> Columns:
+        """Return side, price, size and orders."""
+        values = dict(zip(("price", "size", "orders"), _read(self._sides), strict=True))
+        return {name: self.filled(array) for name, array in values.items()} | {"side": self.side()}
 
 
 def _read(sides: Sequence[Levels]) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -253,9 +278,9 @@ def _read(sides: Sequence[Levels]) -> tuple[pa.Array, pa.Array, pa.Array]:
     return price, size, orders
 
 
-def _joined(wire: pa.Array, strict: pa.Array) -> pa.Array:
+def _joined(plain: pa.Array, strict: pa.Array) -> pa.Array:
     """Return both, one behind the other; as strings, exactly, where a strict value is no narrow decimal."""
-    return pa.concat_arrays([wire if wire.type == strict.type else wire.cast(strict.type), strict])
+    return pa.concat_arrays([plain if plain.type == strict.type else plain.cast(strict.type), strict])
 
 
 def exact(values: Sequence[str | None]) -> pa.Array:

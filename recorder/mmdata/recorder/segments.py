@@ -11,17 +11,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from mmdata.datasets.certificate import certify_ingested
+from mmdata.datasets.certificate.accounts import ACCOUNTS, Account, write_account
 from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DiskError, MmdataError, UsageError
 from mmdata.datasets.layout import CAPTURES
 from mmdata.datasets.locks import session_lock
+from mmdata.datasets.stores import local_root
 from mmdata.recorder.capture import (
     CLOSED,
     KEPT,
     OPEN,
     Event,
+    Segment,
     cut_torn_line,
     format_event,
+    parse_line,
     read_segment,
 )
 from mmdata.recorder.ingest import Ingest, IngestReport
@@ -39,7 +44,35 @@ def capture_folder(root: Path, exchange: str) -> Path:
 
 
 def ingest_segment(root: Path, path: Path) -> IngestReport:
-    """Turn a segment into rows of the tables; what is there already is skipped."""
+    """Turn a segment into rows of the tables; what is there already is skipped.
+
+    What became of its lines is kept for the certificates of the days that it has rows of.
+    """
+    ingest, segment = _take_segment(root, path, dry=False)
+    ingest.report.check()
+    write_account(root, ingest.account(segment.header.segment))
+    if segment.torn:
+        ingest.report.warnings.append(
+            f"{path}: the last line has no end; its {segment.torn} bytes are left out"
+        )
+    return ingest.report
+
+
+def recount(root: Path, exchange: str, session: str, segment: int) -> Account | None:
+    """Return what became of the lines of a segment, from its capture; None: that was not kept.
+
+    Nothing is published. It is what `mmdata.datasets.verify` compares with the certificates' accounting.
+    """
+    folder = capture_folder(root, exchange) / session
+    kept = [path for end in (KEPT, CLOSED) if (path := folder / f"{segment:06d}{end}").exists()]
+    if not kept:
+        return None
+    ingest, _ = _take_segment(root, kept[0], dry=True)
+    return ingest.account(segment)
+
+
+def _take_segment(root: Path, path: Path, *, dry: bool) -> tuple[Ingest, Segment]:
+    """Take all lines of a segment; return the ingest that did, and the segment."""
     segment = read_segment(path)
     header = segment.header
     if header.exchange not in DECODERS:
@@ -47,16 +80,14 @@ def ingest_segment(root: Path, path: Path) -> IngestReport:
             f"{path}: is a capture of {header.exchange!r}, this mmdata knows {', '.join(DECODERS)}; it stays"
         )
     metadata = {"version": header.version, "config": header.config, "source": "mmdata"}
-    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges)
-    for line in segment.lines:
-        ingest.take(line)
-    ingest.flush()
-    ingest.report.check()
-    if segment.torn:
-        ingest.report.warnings.append(
-            f"{path}: the last line has no end; its {segment.torn} bytes are left out"
+    ingest = Ingest(root, header.exchange, header.session, metadata, header.grid, header.merges, dry=dry)
+    number = header.first_frame
+    for text in segment.texts():
+        number = ingest.take_lines(
+            text, number, lambda at, line: ingest.take(parse_line(at, line)), is_tagged=True
         )
-    return ingest.report
+    ingest.flush()
+    return ingest, segment
 
 
 def finish_segment(root: Path, path: Path, *, keep: bool) -> IngestReport:
@@ -177,18 +208,24 @@ def _close(path: Path, report: IngestReport) -> Path | None:
 
 
 def recover_all(root: Path, *, keep: bool = True) -> tuple[IngestReport, list[Path]]:
-    """Ingest what dead recorders of any exchange left in the dataset at ``root``.
+    """Ingest and certify what dead recorders of any exchange left in the dataset at ``root``.
 
-    UsageError: there is no such folder, or a recorder of one of them is alive; what it writes is its own.
+    UsageError: there is no such local folder, or a recorder of one of them is alive: what it writes is its
+    own.
     """
+    root = local_root(root, "a recovery")
     if not root.is_dir():
         raise UsageError(f"{root}: there is no such folder; name the dataset's")
     report = IngestReport()
     done: list[Path] = []
-    for folder in sorted((root / CAPTURES).glob("*")):
-        if pending(root, folder.name):
-            with exchange_lock(folder, folder.name):
-                own, paths = recover(root, folder.name, keep=keep)
+    exchanges = {path.name for home in (CAPTURES, ACCOUNTS) for path in (root / home).glob("*")}
+    for exchange in sorted(exchanges):
+        uncertified = any((root / ACCOUNTS / exchange).glob("*/*.json"))
+        if uncertified or pending(root, exchange):
+            with exchange_lock(capture_folder(root, exchange), exchange):
+                own, paths = recover(root, exchange, keep=keep)
+                certified = certify_ingested(root, exchange)
             report.add(own)
+            report.add_certified(certified)
             done += paths
     return report, done

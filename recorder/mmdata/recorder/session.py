@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmdata.datasets.booksync import Note, TradeChain
+from mmdata.datasets.booksync import COVERED, Note, TradeChain
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.errors import DiskError
 from mmdata.recorder.ask import Asker, Explain
@@ -157,7 +157,9 @@ class VenueSession:
         _log.warning(
             "%s on %s: %s after id %s are missing (%s; the next message begins at %s)%s",
             *(symbol, self.exchange, channel, gap.last_id, gap.detail["cause"], gap.next_id),
-            "; the book is invalid until a fresh snapshot" if channel == DEPTH else "",
+            "; the book is invalid until a fresh snapshot"
+            if channel == DEPTH and not COVERED.items() <= gap.detail.items()
+            else "",
         )
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:

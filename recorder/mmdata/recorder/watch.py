@@ -49,6 +49,10 @@ class Watch:
     exchanges: Sequence[str]
     window_end_ns: int | None = None
     """When the window closes; None: it records until its duration is over or it is stopped."""
+    min_free_bytes: int | None = None
+    """With less free space the job warns; None: nobody said."""
+    stop_free_bytes: int | None = None
+    """With less free space the job ends; None: nobody said."""
     state: State = "recovering"
     reason: str | None = None
     """Why it ends or ended, a few words or the sentence of an error."""

@@ -22,7 +22,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,10 +176,11 @@ def calibrate(
     ``start`` and ``end`` are those of `mmdata.replay.simulate`: half-open, of the exchange's clock.
     UsageError: there is too little to estimate from; the sentence says of what.
     """
-    from mmdata.replay.stream import build_tops, span
+    from mmdata.datasets.times import span
+    from mmdata.replay.stream import build_tops
 
     begin, until = span(start, end)
-    market = load_market(Path(root), exchange, symbol)
+    market = load_market(root, exchange, symbol)
     clock = map_clock(market, MAPPED)
     refuse_overlap(market, begin, until, clock, by_event=True)
     times = timeline(market, clock)

@@ -85,7 +85,8 @@ class ModelResult:
         import polars as pl
         import pyarrow as pa
 
-        from mmdata.replay.stream import decimal_array, time_array
+        from mmdata.datasets.decimals import decimal_array
+        from mmdata.datasets.market import time_array
 
         tick, lot, rows = self.columns.tick_size, self.columns.lot_size, self.columns.fill
         table = pa.table(
@@ -111,7 +112,8 @@ class ModelResult:
         import polars as pl
         import pyarrow as pa
 
-        from mmdata.replay.stream import decimal_array, time_array
+        from mmdata.datasets.decimals import decimal_array
+        from mmdata.datasets.market import time_array
 
         tick, lot, fills = self.columns.tick_size, self.columns.lot_size, self.columns.fill
         rows = self.columns.decision

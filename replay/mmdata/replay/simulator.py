@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from mmdata.datasets._kernel import REPLACE, SPLICE
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import Market, load_market
-from mmdata.datasets.times import Moment, iso
+from mmdata.datasets.times import Moment, iso, span
 from mmdata.replay import _kernel as kernel
 from mmdata.replay import avellaneda_stoikov
 from mmdata.replay.attribution import EXACT, attribute
@@ -27,7 +26,6 @@ from mmdata.replay.fitness import Steps, order_steps, refuse_overlap
 from mmdata.replay.queues import RULES
 from mmdata.replay.result import Columns, ModelResult, Parameter, Result, joined
 from mmdata.replay.settings import DURATION, SETTINGS, Value, parse_settings, suggestion
-from mmdata.replay.stream import span
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -82,7 +80,7 @@ def simulate(
         raise UsageError(f"strategy {strategy!r} is not known{suggestion(strategy, STRATEGIES)}")
     checked = parse_settings(settings)
     # The recorder's clock decides what lies in which file; no clock is a day wrong.
-    market = load_market(Path(root), exchange, symbol, end=None if until is None else until + _A_DAY)
+    market = load_market(root, exchange, symbol, end=None if until is None else until + _A_DAY)
     return run(
         market,
         start=begin,

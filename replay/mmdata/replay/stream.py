@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE, run
 from mmdata.datasets.book import NO_PRICE, Book
-from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import NO_TIME, Market, load_market
-from mmdata.datasets.times import Moment, iso, to_ns
+from mmdata.datasets.decimals import decimal_array
+from mmdata.datasets.market import NO_TIME, Market, load_market, time_array
+from mmdata.datasets.times import Moment, span
 from mmdata.replay.fitness import refuse_overlap
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def replay(
     the same time. DatasetError: a file is damaged. Both are raised by the call, before the first event.
     """
     begin, until = span(start, end)
-    market = load_market(Path(root), exchange, symbol, end=until)
+    market = load_market(root, exchange, symbol, end=until)
     refuse_overlap(market, begin, until, by_event=False)
     return events(market, begin)
 
@@ -158,18 +157,9 @@ def tops(
     are those of `replay`. No Python loop runs over the messages.
     """
     begin, until = span(start, end)
-    market = load_market(Path(root), exchange, symbol, end=until)
+    market = load_market(root, exchange, symbol, end=until)
     refuse_overlap(market, begin, until, by_event=False)
     return tops_of(market, begin)
-
-
-def span(start: Moment | None, end: Moment | None) -> tuple[int | None, int | None]:
-    """Return start and end in ns, None where open. UsageError: unreadable, or nothing lies between."""
-    begin = None if start is None else to_ns(start)
-    until = None if end is None else to_ns(end, end=True)
-    if begin is not None and until is not None and begin >= until:
-        raise UsageError(f"nothing lies between start {iso(begin)} and end {iso(until)}: end comes first")
-    return begin, until
 
 
 def events(market: Market, begin: int | None = None) -> Iterator[Event]:
@@ -225,35 +215,6 @@ def tops_of(market: Market, begin: int | None = None) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
-
-
-def time_array(times: Ints) -> pa.Array:
-    """Return ns as Arrow timestamps, UTC; NO_TIME becomes null."""
-    import pyarrow as pa
-
-    return pa.array(times, pa.timestamp("ns", tz="UTC"), mask=times == NO_TIME)
-
-
-def decimal_array(multiples: Ints, unit: Decimal, null: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Return ``multiples`` of ``unit`` as exact Arrow decimals, null where ``null`` is true."""
-    import pyarrow as pa
-
-    # What `shortest` returns has no positive exponent; a tick of 100 is 100 at scale 0.
-    scale = max(0, -int(unit.as_tuple().exponent))
-    step = int(unit.scaleb(scale))
-    largest = int(np.abs(multiples).max(initial=0)) * step
-    if largest < 2**63:
-        low = multiples * step
-        high = low >> 63
-    else:
-        wide = multiples.astype(object) * step
-        low = np.array([value & (2**64 - 1) for value in wide], np.uint64).view(np.int64)
-        high = np.array([value >> 64 for value in wide], np.int64)
-    words = np.column_stack((low, high)).astype(np.int64)
-    validity = None if null is None else pa.array(~null).buffers()[1]
-    return pa.Array.from_buffers(
-        pa.decimal128(38, scale), len(multiples), [validity, pa.py_buffer(np.ascontiguousarray(words))]
-    )
 
 
 def build_tops(market: Market) -> Ints:

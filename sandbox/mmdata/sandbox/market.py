@@ -26,7 +26,7 @@ class Event(NamedTuple):
 
 
 class LiveMarket:
-    """A market that has been running for 200 units when it is made, and goes on at ``start_ns``.
+    """A market that has been running for ``burn_in`` units when it is made, and goes on at ``start_ns``.
 
     ``speed`` is units per second; at 0 nothing happens any more.
     """
@@ -38,6 +38,7 @@ class LiveMarket:
         speed: float,
         start_ns: int,
         sweep: float = 0.0,
+        burn_in: float = BURN_IN_UNITS,
     ) -> None:
         self.instrument = instrument
         self.engine = MatchingEngine(instrument.first_update_id, instrument.first_trade_id)
@@ -51,7 +52,7 @@ class LiveMarket:
             instrument.start_ticks,
             FlowRates(sweep=sweep),
         )
-        self._burn_in()
+        self._burn_in(burn_in)
         self._next: tuple[int, Action] | None = self._schedule() if speed else None
 
     def advance(self, now_ns: int) -> Iterator[Event]:
@@ -75,13 +76,13 @@ class LiveMarket:
         self._flow.observe(outcome)
         return outcome
 
-    def _burn_in(self) -> None:
+    def _burn_in(self, units: float) -> None:
         for order in self._flow.opening():
             self._play(order)
         while True:
             time, action = self._flow.next_event()
             self._play(action)
-            if time > BURN_IN_UNITS:
+            if time > units:
                 break
         self._origin = time
 

@@ -35,7 +35,7 @@ from mmdata.datasets.book import Book
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, happened
 from mmdata.datasets.formats import _kernel as rows_kernel
 from mmdata.datasets.formats._kernel import CLEAR, LEVEL, TRADE
-from mmdata.datasets.market import FRAME_BITS, NO_TIME, Grid, Trades, book_messages, trades_of
+from mmdata.datasets.market import FRAME_BITS, NO_TIME, Grid, Trades, messages, trades_of
 from mmdata.datasets.spans import refuse_two_at_once
 from mmdata.datasets.tape import Piece, Survey, Tape
 from mmdata.datasets.version import version
@@ -171,13 +171,13 @@ class Flow:
     def rows(self) -> Iterator[Rows]:
         """Yield what was received, piece by piece; trades that were asked for later are left out."""
         for piece in self._tape.pieces():
-            columns, order, ts_recv, ts_event = book_messages(
+            columns, order, ts_recv, ts_event = messages(
                 piece.depth,
                 piece.snapshots,
                 piece.gaps,
                 self._tape.sessions,
-                self._survey.grid,
                 () if piece.begins is None else (piece.begins,),
+                self._survey.grid,
             )
             book, places = self._book_rows(piece, columns, order, ts_recv, ts_event)
             trades, trade_places = self._trade_rows(piece)

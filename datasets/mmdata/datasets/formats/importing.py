@@ -8,11 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mmdata.datasets.certificate import certify_ingested
+from mmdata.datasets.certificate.accounts import write_account
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.formats import binance_public, okx_public, tardis
 from mmdata.datasets.formats.session import Grid, TableReport, TableSession
 from mmdata.datasets.formats.sources import fingerprint
 from mmdata.datasets.locks import session_lock
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.version import version
 
 READERS: dict[str, ModuleType] = {
@@ -42,18 +45,19 @@ def import_tables(
     symbol, else they are derived. Importing the same bytes again changes nothing. ``progress`` is called
     with the number of messages so far, now and then.
 
-    UsageError: an unknown format or exchange, a source that cannot be read, that is none of the format or
-    not what its checksum says, the same sources being imported by another process. DiskError: ``out`` cannot
-    be written.
+    UsageError: an unknown format or exchange, ``out`` in an object store, a source that cannot be read, that
+    is none of the format or not what its checksum says, the same sources being imported by another process.
+    DiskError: ``out`` cannot be written.
     """
     if source_format not in READERS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(READERS)}")
     check_grid(grid or {})
+    out = local_root(out, "an import")
     session = f"import-{fingerprint(sources)}"
     exchange, channels, files = READERS[source_format].channels(sources, exchange, symbol)
     start: dict[str, Any] = {"source": "import", "format": source_format, "stamp": _STAMPS[source_format]}
     with session_lock(out, session, wait=False):
-        taken = TableSession(
+        tables = TableSession(
             out,
             exchange,
             session,
@@ -62,7 +66,15 @@ def import_tables(
             only_symbol=symbol,
             grid=grid,
             progress=progress,
-        ).take(channels, lambda: [(file.path, file.torn) for file in files if file.torn is not None])
+        )
+        taken = tables.take(
+            channels, lambda: [(file.path, file.torn) for file in files if file.torn is not None]
+        )
+        if taken.messages:
+            write_account(out, tables.account())
+        certified = certify_ingested(out, exchange, sessions={session})
+        taken.certified = len(certified.done)
+        taken.warnings += [*certified.warnings, *certified.skipped, *certified.failures]
     if symbol is not None and taken.messages and taken.other_symbols == taken.read:
         taken.warnings.append(f"no row of {symbol} is in {', '.join(map(str, sources))}")
     return taken

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmdata.datasets.certificate.accounts import Account, DayAccount, Lines
 from mmdata.datasets.decimals import shortest
 from mmdata.datasets.formats.rows import Bad, Channel, Flags, Ints, Piece, joined, pieces
 from mmdata.datasets.grid import DERIVED, USER, Divisors
-from mmdata.datasets.layout import NO_SYMBOL, Partition
+from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name
 from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.published import Published, by_date
 from mmdata.datasets.schema import EXACT_TABLES, NARROW, arrow_schema, exact_columns
@@ -31,6 +32,8 @@ Grid = dict[str, tuple[str, str]]
 
 _FLUSH_ROWS = 1 << 20
 _RANK = {"trades": 0, "depth": 1, "snapshots": 2, "bbo": 3}
+_DAY_NS = 86_400 * 1_000_000_000
+_OTHERS = "other symbols"
 _CONN = 0  # a file has no connections: all of it came on one
 
 
@@ -50,6 +53,8 @@ class TableReport:
     skipped: int = 0
     """Rows that were there already."""
     gaps: int = 0
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another in place of the old."""
     derived: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
     """Tick and lot size by symbol, where they were derived from the values seen."""
     warnings: list[str] = field(default_factory=list)
@@ -97,6 +102,7 @@ class TableSession:
         self._in_snapshot: dict[str, bool] = {}
         self._last_ts = 0
         self._begun = False
+        self._days: dict[str, DayAccount] = defaultdict(lambda: DayAccount(Lines()))
 
     def take(
         self, channels: Sequence[Channel], torn: Callable[[], Sequence[tuple[Path, str]]]
@@ -111,6 +117,10 @@ class TableSession:
         self._end(torn())
         return self.report
 
+    def account(self) -> Account:
+        """Return what the files came to, by UTC date: their messages are its lines; call it after `take`."""
+        return Account(self.report.exchange, self.report.session, 0, dict(self._days))
+
     def _take_group(self, group: Sequence[tuple[Channel, Piece]]) -> None:
         """Keep the rows of one stretch of time, each with the number of its message."""
         marks = [_Marks.of(channel, piece, self._last_ts) for channel, piece in group]
@@ -123,6 +133,8 @@ class TableSession:
                 self._note(0, int(times.min()), "session_start", detail=self._start)
                 self._begun = True
             self._last_ts = int(times.max())
+        for date, count in _by_day(times):
+            self._days[date].lines.lines += count
         at = 0
         for mark, (channel, piece) in zip(marks, group, strict=True):
             own = frames[at : at + len(mark.time)]
@@ -130,24 +142,33 @@ class TableSession:
             self._take_bad(piece.bad, own[~mark.is_rows], mark.time[~mark.is_rows])
             if piece.rows.num_rows:
                 rows = piece.rows.append_column("frame", pa.array(own[mark.is_rows][mark.message_of_row]))
-                self._take_rows(channel, rows, mark.begins)
+                self._take_rows(channel, rows, mark.begins, mark.time[mark.is_rows])
         self.report.messages += len(times)
 
     def _take_bad(self, bad: Sequence[Bad], frames: Ints, times: Ints) -> None:
         for line, frame, ts in zip(bad, frames.tolist(), times.tolist(), strict=True):
             self.report.quarantined += 1
+            self._days[date_name(ts)].lines.quarantined += 1
             row = {"frame": frame, "ts_recv": ts, "conn": None, "error": line.error, "frame_text": line.text}
             self._gather("quarantine", NO_SYMBOL, _one_row("quarantine", row))
             self._note(frame, ts, "quarantine", detail={"error": line.error})
 
-    def _take_rows(self, channel: Channel, rows: pa.Table, begins: Flags) -> None:
+    def _take_rows(self, channel: Channel, rows: pa.Table, begins: Flags, times: Ints) -> None:
+        """Keep rows; ``begins`` tells where their messages begin, ``times`` when each of these came."""
         self.report.read += rows.num_rows
         for symbol in pc.unique(rows["symbol"]).to_pylist():
             of_symbol = pc.equal(rows["symbol"], symbol)
-            if self._only_symbol not in (None, symbol):
-                self.report.other_symbols += int(pc.sum(of_symbol).as_py())
-                continue
             here = of_symbol.to_numpy()
+            is_wanted = self._only_symbol in (None, symbol)
+            for date, count in _by_day(times[here[begins]]):
+                lines = self._days[date].lines
+                if is_wanted:
+                    lines.decoded += count
+                else:
+                    lines.untabled = {_OTHERS: lines.untabled.get(_OTHERS, 0) + count}
+            if not is_wanted:
+                self.report.other_symbols += int(here.sum())
+                continue
             own = rows if here.all() else rows.filter(of_symbol)
             self._divisors[symbol].see(own)
             if channel.table == "depth":
@@ -232,7 +253,9 @@ class TableSession:
 
     def _publish(self, symbol: str, tables: dict[str, pa.Table]) -> None:
         wide_from = _wide_from(tables)
-        if wide_from is not None and not self._published.is_wide_before(symbol, wide_from[0]):
+        # Taken from the data, so that importing the same files again says the same.
+        begin = min(int(rows["frame"].to_numpy().min()) for rows in tables.values())
+        if wide_from is not None and not self._published.is_wide_before(symbol, begin):
             frame, ts = wide_from
             detail = json.dumps({"decimal": "decimal(38, 18)", "tables": "-wide"}, separators=(",", ":"))
             event = _one_row(
@@ -249,6 +272,8 @@ class TableSession:
                 partition = Partition(
                     table, wide and table in EXACT_TABLES, self.report.exchange, symbol, day
                 )
+                made = self._days[day].rows.setdefault(symbol, {})
+                made[table] = made.get(table, 0) + part.num_rows
                 fresh = self._published.publish(partition, part, facts)
                 self.report.skipped += part.num_rows - fresh
                 if fresh:
@@ -299,6 +324,12 @@ class _Marks:
             begins,
             np.cumsum(begins) - 1,
         )
+
+
+def _by_day(times: Ints) -> Iterator[tuple[str, int]]:
+    """Yield how many of ``times`` are of each UTC date."""
+    for day, count in zip(*np.unique(times // _DAY_NS, return_counts=True), strict=True):
+        yield date_name(int(day) * _DAY_NS), int(count)
 
 
 def _in_time(streams: Sequence[Iterator[Piece]]) -> Iterator[list[tuple[int, Piece]]]:

@@ -1,101 +1,262 @@
-"""The files themselves: readable, of the schema, in their place, each row once and in order."""
+"""The files themselves: readable, of the schema, in their place; and what of them can be streamed.
+
+Nothing is loaded here but footers. What a file's rows say is checked as they are streamed (`streams`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from mmdata.datasets.layout import Part, date_name
-from mmdata.datasets.market import read_part
-from mmdata.datasets.schema import arrow_schema
-from mmdata.datasets.validation.report import Finding
+from mmdata.datasets.errors import DatasetError, ReplacedError
+from mmdata.datasets.layout import Part, Partition, is_part_name, list_parts
+from mmdata.datasets.schema import TABLES, arrow_schema
+from mmdata.datasets.stretches import stretches_of
+from mmdata.datasets.validation.findings import Findings, Place
 
-
-def rows_of(part: Part) -> int:
-    """Return the number of rows of a part; 0 where it cannot be read, which `check_files` tells."""
-    if part.rows is not None:
-        return part.rows
-    try:
-        return int(pq.read_metadata(part.path).num_rows)
-    except (pa.ArrowInvalid, OSError):
-        return 0
+LAST_FRAME = (1 << 40) - 1
 
 
-def check_files(parts: Sequence[Part]) -> Iterator[Finding]:
-    """Yield what is wrong with the parts of one table and symbol, given in the order they are read."""
-    before: dict[str, tuple[int, Part]] = {}
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of one file that can be streamed; of several sessions where they lie behind one another."""
+
+    path: Path
+    partition: Partition
+    sessions: tuple[str, ...]
+    offset: int
+    rows: int
+    first_frame: int
+    """Of its first session."""
+    last_frame: int
+    """Of its last session."""
+    after: int = -1
+    """Rows of its (then only) session up to this frame are there already, and are left out."""
+    broken_before: bool = False
+    """What lay before it in its table is damaged and left out: nothing continues over that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The parts of one table and symbol."""
+
+    lanes: tuple[tuple[Piece, ...], ...]
+    """Pieces in the order of everything; more than one lane where dates interleave."""
+    rows: dict[str, int]
+    """Rows by UTC date, as the footers say."""
+    is_damaged: bool
+
+
+def open_file(path: Path, words: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a published file; ``words`` are columns to be read as dictionaries. The one place that does."""
+    return pq.ParquetFile(path, read_dictionary=list(words), pre_buffer=True)
+
+
+def foreign_files(root: Path, exchange: str | None) -> Iterator[Path]:
+    """Yield the files below the tables that only somebody else can have put there."""
+    for table in TABLES:
+        for name in (table, f"{table}-wide"):
+            pattern = f"exchange={exchange}/**/*" if exchange is not None else "**/*"
+            for path in sorted((root / name).glob(pattern)):
+                depth = len(path.relative_to(root / name).parts)
+                if not path.is_dir() and (depth != 4 or not is_part_name(path.name)):
+                    yield path
+
+
+def survey(
+    root: Path,
+    table: str,
+    exchange: str,
+    symbol: str,
+    findings: Findings,
+    *,
+    ranks: dict[str, int] | None = None,
+    last_date: str | None = None,
+    sessions: frozenset[str] | None = None,
+) -> Survey:
+    """Check names, footers and schemas of the parts of a table; return what can be streamed of them.
+
+    ``ranks`` puts the sessions in order. ``last_date`` and ``sessions`` leave out others.
+    """
+    parts = [
+        part
+        for part in list_parts(root, table, exchange=exchange, symbol=symbol, foreign=[])
+        if (last_date is None or part.partition.date <= last_date)
+        and (sessions is None or part.session in sessions or part.session == "compacted")
+    ]
+    ranks = ranks or {}
+    parts.sort(key=lambda part: ranks.get(part.session, 0))  # stable: list_parts put the rest in order
+    problems: dict[Path, str | None] = {}
+    lanes: list[list[Piece]] = []
+    ends: list[dict[str, int]] = []
+    rows: dict[str, int] = {}
+    is_damaged = is_broken = False
     for part in parts:
-        problem = _problem(part)
-        if problem is not None:
-            yield _finding(part, "file", problem)
+        if part.path not in problems:
+            problems[part.path] = _problem(part, findings.of(part.partition.date))
+        if problems[part.path] is not None:
+            is_damaged = is_broken = True
             continue
-        rows = read_part(part, ("frame", "ts_recv"))
-        frames = rows["frame"].to_numpy()
-        if not len(frames):
+        piece = _piece(part, broken_before=is_broken)
+        is_broken = False
+        rows[part.partition.date] = rows.get(part.partition.date, 0) + piece.rows
+        if not piece.rows:
             continue
-        yield from _check_rows(part, frames, rows["ts_recv"].cast(pa.int64()).to_numpy())
-        last, other = before.get(part.session, (-1, part))
-        if frames[0] <= last:
-            yield _finding(
-                part,
-                "order",
-                f"begins at frame {frames[0]} of its session, though {other.path.name} before it ends at "
-                f"{last}: rows stand twice, or out of order",
-            )
-        before[part.session] = (max(last, int(frames.max())), part)
+        lane, piece = _place(piece, part, lanes, ends, findings)
+        if piece.after < piece.last_frame:
+            lanes[lane].append(piece)
+            ends[lane][part.session] = piece.last_frame
+    return Survey(tuple(tuple(_fused(lane)) for lane in lanes), rows, is_damaged)
 
 
-def _check_rows(
-    part: Part,
-    frames: NDArray[np.int64],
-    times: NDArray[np.int64],
-) -> Iterator[Finding]:
-    back = np.flatnonzero(frames[1:] < frames[:-1])
-    if back.size:
-        yield _finding(
-            part,
-            "order",
-            f"rows are not in the order of their frames (first at row {back[0] + 1}): the order of arrival "
-            f"is lost",
-            count=int(back.size),
-        )
-    days = {date_name(int(times.min())), date_name(int(times.max()))}
-    if days != {part.partition.date}:
-        found = ", ".join(sorted(days))
-        yield _finding(part, "partition", f"holds rows of {found}, expected only {part.partition.date}")
-
-
-def _finding(part: Part, check: str, what: str, *, count: int = 1) -> Finding:
-    partition = part.partition
-    sentence = f"{part.path}: {what}"
-    return Finding(
-        "error",
-        check,
-        partition.exchange,
-        partition.symbol,
-        count,
-        sentence,
-        part.session,
-        file=str(part.path),
+def _piece(part: Part, *, broken_before: bool) -> Piece:
+    stretches = stretches_of(part)
+    return Piece(
+        part.path,
+        part.partition,
+        (part.session,),
+        part.offset,
+        sum(stretch.rows for stretch in stretches),
+        stretches[0].first_frame if stretches else 0,
+        max((stretch.last_frame for stretch in stretches), default=LAST_FRAME),
+        broken_before=broken_before,
     )
 
 
-def _problem(part: Part) -> str | None:
-    """Return what is wrong with a file; None when it can be read and has the schema."""
-    size = part.path.stat().st_size
+def _place(
+    piece: Piece, part: Part, lanes: list[list[Piece]], ends: list[dict[str, int]], findings: Findings
+) -> tuple[int, Piece]:
+    """Return the lane that a piece continues, and what of the piece is not in one already.
+
+    Parts of one session follow one another by frame. Where a receive clock stepped back over midnight, those
+    of two dates interleave; those of one date never do.
+    """
+    [session] = piece.sessions
+    for lane, own in enumerate(lanes):
+        if ends[lane].get(session, -1) < piece.first_frame:
+            return lane, piece
+        last = own[-1]
+        if ends[lane][session] == piece.first_frame < piece.last_frame:
+            findings.of(piece.partition.date).add(
+                "error",
+                "message",
+                f"{piece.path}: begins with frame {piece.first_frame}, which {last.path.name} before it ends "
+                "with: who reads file by file sees half a message",
+                Place(session=session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
+                table=part.partition.table,
+            )
+            return lane, piece
+        if last.partition.date == piece.partition.date:
+            findings.of(piece.partition.date).add(
+                "error",
+                "order",
+                f"{piece.path}: begins at frame {piece.first_frame} of its session, though {last.path.name} "
+                f"before it ends at {ends[lane][session]}: rows stand twice; those up to there are left out",
+                Place(session=session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
+                table=part.partition.table,
+            )
+            return lane, replace(piece, after=ends[lane][session])
+    lanes.append([])
+    ends.append({})
+    return len(lanes) - 1, piece
+
+
+def _fused(lane: Sequence[Piece]) -> Iterator[Piece]:
+    """Join the pieces that lie behind one another in one file: a compacted day is read in one go."""
+    joined: Piece | None = None
+    for piece in lane:
+        if (
+            joined is not None
+            and joined.path == piece.path
+            and joined.offset + joined.rows == piece.offset
+            and not piece.broken_before
+            and piece.after == joined.after == -1
+        ):
+            joined = replace(
+                joined,
+                sessions=tuple(dict.fromkeys((*joined.sessions, *piece.sessions))),
+                rows=joined.rows + piece.rows,
+                last_frame=piece.last_frame,
+            )
+            continue
+        if joined is not None:
+            yield joined
+        joined = piece
+    if joined is not None:
+        yield joined
+
+
+def _problem(part: Part, findings: Findings) -> str | None:
+    """Tell what is wrong with a file; None: it can be streamed."""
+    table = part.partition.table
+    place = Place(session=None if part.session == "compacted" else part.session, file=str(part.path))
+    size = part.path.stat().st_size if part.path.exists() else 0
     if size == 0:
-        return "is empty (0 bytes), expected a Parquet file: its rows are lost unless its capture was kept"
+        sentence = (
+            "is empty (0 bytes), expected a Parquet file: its rows are lost unless its capture was kept"
+        )
+        findings.add("error", "file", f"{part.path}: {sentence}", place, table=table)
+        return "file"
     try:
-        found = pq.read_schema(part.path)
-        pq.read_table(part.path, columns=["session"], partitioning=None)
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
-        return f"cannot be read as Parquet ({size} bytes: {error}); its rows are left out"
-    expected = arrow_schema(part.partition.table, wide=part.partition.wide)
-    if not found.remove_metadata().equals(expected):
-        wrong = [field.name for field in expected if field not in list(found)]
-        return f"is not of schema version 1: {', '.join(wrong) or 'it has further columns'} differ"
+        with open_file(part.path) as file:
+            found, facts = file.schema_arrow, file.metadata.metadata or {}
+        expected = arrow_schema(table, wide=part.partition.wide)
+        if not found.remove_metadata().equals(expected):
+            wrong = "; ".join(_differences(expected, found))
+            findings.add(
+                "error", "schema", f"{part.path}: is not of schema version 1: {wrong}", place, table=table
+            )
+            if any(field not in [*found] for field in expected):
+                return "schema"
+        stretches_of(part)
+    except FileNotFoundError as error:
+        raise ReplacedError(f"{part.path}: was replaced since it was listed; read again") from error
+    except (pa.ArrowException, OSError, DatasetError, ValueError, AttributeError) as error:
+        findings.add(
+            "error",
+            "file",
+            f"{part.path}: cannot be read as Parquet ({size} bytes: {_brief(error)}); its rows are left out, "
+            f"and what they carried on is broken there",
+            place,
+            table=table,
+        )
+        return "file"
+    return _stranger(part, facts, place, findings)
+
+
+def _stranger(part: Part, facts: dict[bytes, bytes], place: Place, findings: Findings) -> str | None:
+    """Tell a file that says of itself that it is of another exchange or symbol than its path."""
+    own = part.partition
+    for key, expected in (("exchange", own.exchange), ("symbol", own.symbol)):
+        said = facts.get(f"mmdata.{key}".encode(), expected.encode()).decode(errors="replace")
+        if said != expected:
+            findings.add(
+                "error",
+                "partition",
+                f"{part.path}: says that its {key} is {said}, its path says {expected}: its rows are left "
+                "out",
+                place,
+                table=own.table,
+            )
+            return "partition"
     return None
+
+
+def _differences(expected: pa.Schema, found: pa.Schema) -> list[str]:
+    wrong = []
+    for field in expected:
+        at = found.get_field_index(field.name)
+        if at < 0:
+            wrong.append(f"column {field.name} is missing")
+        elif not found.field(at).equals(field):
+            wrong.append(f"{found.field(at)} in place of {field}")
+    wrong += [f"a further column {name}" for name in found.names if name not in expected.names]
+    return wrong or ["its columns stand in another order"]
+
+
+def _brief(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,20 +1,31 @@
-"""`mmdata validate`: which checks are run on what; the dataset as a whole, then each symbol."""
+"""`mmdata validate`: the dataset as a whole, each exchange, then each symbol."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from mmdata.datasets.certificate.derive import Day
+from mmdata.datasets.certificate.store import read_certificate
 from mmdata.datasets.chain import CHAINS
-from mmdata.datasets.errors import UsageError
-from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, list_parts, list_symbols
-from mmdata.datasets.market import read_part
-from mmdata.datasets.schema import TABLES
-from mmdata.datasets.times import to_ns
-from mmdata.datasets.validation.files import check_files, rows_of
-from mmdata.datasets.validation.report import Finding, ValidationReport
-from mmdata.datasets.validation.symbol import SymbolChecks
+from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
+from mmdata.datasets.layout import CAPTURES, list_symbols
+from mmdata.datasets.validation.conclude import Conclusion
+from mmdata.datasets.validation.files import foreign_files
+from mmdata.datasets.validation.findings import Findings, Place
+from mmdata.datasets.validation.report import DayReport, Finding, SymbolReport, ValidationReport
+from mmdata.datasets.validation.symbol import SymbolStream
+from mmdata.datasets.validation.thresholds import Thresholds
+from mmdata.datasets.validation.venue import VenueFacts
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+"""At what is being compacted meanwhile."""
 
 
 def validate(
@@ -23,17 +34,18 @@ def validate(
     exchange: str | None = None,
     symbol: str | None = None,
     date: str | None = None,
+    thresholds: Thresholds | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ValidationReport:
     """Check what is published in the dataset at ``root``, all of it or one exchange, symbol, UTC date.
 
-    Damaged files become findings, and what they held is left out of the other checks. ``progress`` is
-    called with the name of each symbol when its turn comes. UsageError: there is nothing to check, or
-    ``date`` is none.
+    Streams it: memory does not grow with the days. Damaged files become findings, and what they held is left
+    out of the other checks. ``progress`` is called with the name of each symbol when its turn comes.
+    UsageError: there is nothing to check, or ``date`` is none.
     """
+    own_thresholds = thresholds or Thresholds()
     if date is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
         raise UsageError(f"date {date!r} is none, expected YYYY-MM-DD, a UTC date")
-    day = None if date is None else (to_ns(date), to_ns(date, end=True))
     pairs = [
         pair
         for pair in list_symbols(root)
@@ -44,55 +56,105 @@ def validate(
         asked = " ".join(name for name in (exchange, symbol) if name) or "any symbol"
         raise UsageError(f"{root}: nothing of {asked} to validate; it holds {have}")
     report = ValidationReport(str(root))
-    for name in dict.fromkeys(pair[0] for pair in pairs):
-        _check_exchange(root, name, date, report)
+    report.findings += _strangers(root, exchange, own_thresholds)
+    venues: dict[str, VenueFacts] = {}
+    recorded = {folder.name for folder in root.glob(f"{CAPTURES}/*") if exchange in (None, folder.name)}
+    for name in sorted({pair[0] for pair in pairs} | recorded):
+        venues[name] = _again(partial(VenueFacts, root, name, date, own_thresholds))
+        venues[name].check()
+        report.findings += venues[name].findings
     for own_exchange, own_symbol in pairs:
         if progress is not None:
             progress(f"{own_exchange} {own_symbol}")
-        SymbolChecks(root, own_exchange, own_symbol, date, day, report).run()
-    _name_pending(root, report)
+        figures, findings = _again(
+            partial(_check, root, own_exchange, own_symbol, date, venues[own_exchange], own_thresholds)
+        )
+        report.findings += findings
+        if figures is not None:
+            report.symbols.append(figures)
     return report
 
 
-def _check_exchange(root: Path, exchange: str, date: str | None, report: ValidationReport) -> None:
-    """Check the rows that concern no single symbol: their files, quarantine, torn ends."""
-    sound = True
-    for table in TABLES:
-        found = [*check_files(list_parts(root, table, exchange=exchange, symbol=NO_SYMBOL, date=date))]
-        report.findings += found
-        sound = sound and not found
-    if not sound:
+def derive_day(
+    root: Path, exchange: str, symbol: str, date: str, *, thresholds: Thresholds | None = None
+) -> tuple[DayReport, list[Finding]]:
+    """Return the figures of one symbol and UTC date as its files tell them, and what was found there.
+
+    UsageError: nothing of it is there.
+    """
+    report = validate(root, exchange=exchange, symbol=symbol, date=date, thresholds=thresholds)
+    days = [day for own in report.symbols for day in own.days]
+    if not days:
+        raise UsageError(f"{root}: nothing of {exchange} {symbol} on {date}")
+    return days[0], report.findings
+
+
+def _check(
+    root: Path, exchange: str, symbol: str, date: str | None, venue: VenueFacts, thresholds: Thresholds
+) -> tuple[SymbolReport | None, list[Finding]]:
+    stream = SymbolStream(root, exchange, symbol, date, venue, thresholds)
+    is_there = any(date in own.rows if date else own.rows for own in stream.surveys.values())
+    if not is_there and not [*stream.findings]:
+        return None, []  # nothing on this date
+    try:
+        stream.run()
+    except ReplacedError:
+        raise
+    except DatasetError as error:
+        stream.findings.add("error", "load", str(error))
+        return SymbolReport(exchange, symbol), [*stream.findings]
+    figures = Conclusion(stream).report()
+    for day in figures.days:
+        _check_accounts(root, exchange, symbol, day, stream)
+    return figures, [*stream.findings]
+
+
+def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, stream: SymbolStream) -> None:
+    """Compare a day's rows with those that its certificate, if it has one, accounts for.
+
+    Of a table in which something else is wrong, or was told already, nothing is added.
+    """
+    findings = stream.findings
+    wrong = {finding.table for finding in findings if finding.severity == "error"} | stream.damaged
+    try:
+        facts = read_certificate(root, Day(exchange, symbol, day.date))
+    except DatasetError as error:
+        findings.add("error", "accounting", str(error))
         return
-    rows = sum(
-        rows_of(part)
-        for part in list_parts(root, "quarantine", exchange=exchange, symbol=NO_SYMBOL, date=date)
-    )
-    if rows:
-        sentence = (
-            f"{rows} frames of {exchange} could not be decoded and lie in the table quarantine: what they "
-            f"said is missing from the other tables"
-        )
-        report.findings.append(Finding("warning", "quarantine", exchange, NO_SYMBOL, rows, sentence))
-    for part in list_parts(root, "events", exchange=exchange, symbol=NO_SYMBOL, date=date):
-        for row in read_part(part, ("kind", "frame", "detail")).to_pylist():
-            if row["kind"] == "torn":
-                sentence = (
-                    f"the recording of {exchange} ends torn ({row['detail']}): what was written last is cut "
-                    f"off, all before it is kept"
-                )
-                finding = Finding(
-                    "warning", "torn", exchange, NO_SYMBOL, 1, sentence, part.session, row["frame"]
-                )
-                report.findings.append(finding)
-
-
-def _name_pending(root: Path, report: ValidationReport) -> None:
-    for folder in sorted(root.glob(f"{CAPTURES}/*")):
-        waiting = sorted([*folder.glob("*/*.open"), *folder.glob("*/*.cap")])
-        if waiting:
-            sentence = (
-                f"{len(waiting)} capture segments are not ingested yet (first: {waiting[0]}): a recorder is "
-                f"running, or died; `mmdata recover` ingests what a dead one left"
+    for table, of_table in (facts or {"tables": {}})["tables"].items():
+        expected, found = of_table["rows"], day.rows.get(table, 0)
+        if expected != found and table not in wrong and not day.is_open:
+            findings.add(
+                "error",
+                "accounting",
+                f"{table} of {day.date} has {found} rows, its certificate accounts for {expected}: rows were "
+                "lost or added since; `mmdata verify` tells which file",
+                count=abs(expected - found),
+                table=table,
             )
-            finding = Finding("info", "pending", folder.name, NO_SYMBOL, len(waiting), sentence)
-            report.findings.append(finding)
+
+
+def _strangers(root: Path, exchange: str | None, thresholds: Thresholds) -> list[Finding]:
+    findings: dict[str, Findings] = {}
+    for path in foreign_files(root, exchange):
+        found = re.search(r"/exchange=([^/]*)/symbol=([^/]*)/", str(path))
+        own_exchange, own_symbol = found.groups() if found else ("_", "_")
+        own = findings.setdefault(
+            f"{own_exchange} {own_symbol}", Findings(own_exchange, own_symbol, thresholds.most_findings)
+        )
+        own.add(
+            "error",
+            "name",
+            f"{path}: is no part of a table by its name or place: readers that take all files below a table "
+            f"fail on it, or read what is not ours; move it away",
+            Place(file=str(path)),
+        )
+    return [finding for own in findings.values() for finding in own]
+
+
+def _again(work: Callable[[], T]) -> T:
+    """Do ``work``, anew when a file was replaced under it: a day was compacted meanwhile."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(ReplacedError):
+            return work()
+    return work()

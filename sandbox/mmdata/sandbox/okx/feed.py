@@ -155,6 +155,8 @@ class _Window:
         interval is deleted though nobody has it, as the venue does (953 times in 10.8 s of 2022).
         A level that left the best 400 is deleted, one that entered is told whole.
         """
+        if not self.touched:  # half the pushes of a calm market
+            return []
         window = {view.px_ticks: view for view in islice(views, WINDOW)}
         before = self._published
         told = {px for px in self.touched if px in window or px in before}

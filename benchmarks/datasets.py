@@ -1,0 +1,148 @@
+"""What making and checking a dataset costs, on the real capture of USDⓈ-M, tiled; medians of one run.
+
+    python -m benchmarks.datasets [import ...] [--rows 20000000] [--rounds 3] [--folder DIR]
+
+``import``: from ``.gz`` beside hftbacktest's own converter; from uncompressed bytes in the page cache beside
+one pyarrow thread that writes the depth table alone; bytes a row of each form.
+
+Needs the real captures (MMDATA_SHARED, default ../shared), some 6 GB of memory and 4 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pyarrow.parquet as pq
+
+from benchmarks.clients import RIVALS_PYTHON
+from benchmarks.tiles import EXCHANGE, SYMBOL, USDM, write_tiled
+from mmdata.cli.shell import console, figures, say_table, words
+from mmdata.datasets.layout import list_parts
+from mmdata.datasets.market import read_part
+from mmdata.datasets.publish import ROW_GROUP, encoding
+from mmdata.recorder import import_sources
+
+_CONVERTER = Path(__file__).parent / "rivals/run_hftbacktest.py"
+Row = tuple[str, str, str]
+"""What was measured, the figure, and how it compares."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The tiled capture on disk, and the folder for what is made of it."""
+
+    folder: Path
+    packed: Path
+    plain: Path
+    levels: int
+    """Level rows of its diffs."""
+
+
+def main() -> None:
+    """Make the material, measure, print a table an entry."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("entries", nargs="*", help=f"of {', '.join(ENTRIES)}; all of them when none is named")
+    parser.add_argument("--rows", type=int, default=20_000_000, help="level rows, at least")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to work, on a disk as a dataset's")
+    options = parser.parse_args()
+    if not USDM.exists():
+        sys.exit(f"{USDM} is missing: MMDATA_SHARED says where the real captures lie")
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        material = Material(folder, *write_tiled(folder, options.rows))
+        for entry in options.entries or ENTRIES:
+            title, rows = ENTRIES[entry](material, options.rounds)
+            say_table(title, [*words("what"), *figures("median"), *words("compared")], rows, out=console())
+
+
+def measure_import(material: Material, rounds: int) -> tuple[str, Sequence[Row]]:
+    """Import both forms, convert with hftbacktest, and write the depth table alone; interleaved."""
+    import_into(material.folder / "warm", USDM)
+    taken: dict[str, list[float]] = {"gz": [], "plain": [], "parquet": [], "rival": []}
+    npz = material.folder / "rival.npz"
+    out = material.folder / "data"
+    for _ in range(rounds):
+        for form, source in (("gz", material.packed), ("plain", material.plain)):
+            shutil.rmtree(out, ignore_errors=True)
+            read_through(material.plain if form == "plain" else material.packed)
+            taken[form].append(seconds(lambda source=source: import_into(out, source)))  # type: ignore[misc]
+        taken["parquet"].append(write_depth_alone(out, material.folder / "alone.parquet"))
+        taken["rival"].append(convert_by_rival(material.packed, npz))
+    rate = {what: material.levels / median(found) for what, found in taken.items()}
+    depth = sum(part.path.stat().st_size for part in list_parts(out, "depth"))
+    stored = sum(path.stat().st_size for path in out.rglob("*.parquet"))
+    size = {path: path.stat().st_size / material.levels for path in (npz, material.packed)}
+    title = f"import of {material.levels:,} level rows of USDⓈ-M, {rounds} rounds, level rows a second"
+    return title, [
+        ("from .gz, all tables", f"{rate['gz']:,.0f}", f"{rate['gz'] / rate['rival']:.1f} times hftbacktest"),
+        ("hftbacktest's converter, from .gz, no file written", f"{rate['rival']:,.0f}", ""),
+        (
+            "from uncompressed bytes, all tables",
+            f"{rate['plain']:,.0f}",
+            f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's",
+        ),
+        ("one pyarrow thread writes the depth table alone", f"{rate['parquet']:,.0f}", ""),
+        ("bytes a level row: the depth table", f"{depth / material.levels:.2f}", ""),
+        ("bytes a level row: all tables", f"{stored / material.levels:.2f}", "bbo and trades too"),
+        ("bytes a level row: hftbacktest's .npz", f"{size[npz]:.2f}", "no ids, no bbo, floats"),
+        ("bytes a level row: .gz", f"{size[material.packed]:.2f}", ""),
+    ]
+
+
+def import_into(out: Path, source: Path) -> None:
+    """Import a capture of hftbacktest's collector."""
+    import_sources([source], out, source_format="hftbacktest", exchange=EXCHANGE, symbol=SYMBOL)
+
+
+def write_depth_alone(root: Path, target: Path) -> float:
+    """Return what one pyarrow thread needs to write the depth table, a part at a time, read beforehand."""
+    taken = 0.0
+    for part in list_parts(root, "depth"):
+        rows = read_part(part).combine_chunks()
+        options = encoding(rows.column_names)
+        taken += seconds(lambda: pq.write_table(rows, target, row_group_size=ROW_GROUP, **options))  # noqa: B023 it is called at once
+    target.unlink()
+    return taken
+
+
+def convert_by_rival(source: Path, target: Path) -> float:
+    """Return what hftbacktest's converter needs, in its own environment; ``target`` is not counted."""
+    command = [RIVALS_PYTHON, _CONVERTER, source, target]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    found: float = json.loads(run.stdout)["seconds"]
+    return found
+
+
+def read_through(path: Path) -> None:
+    """Have the page cache hold a file."""
+    with path.open("rb") as file:
+        while file.read(1 << 24):
+            pass
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+ENTRIES: dict[str, Callable[[Material, int], tuple[str, Sequence[Row]]]] = {"import": measure_import}
+"""By name: an entry measures, and returns the title of its table and its rows."""
+
+
+if __name__ == "__main__":
+    main()

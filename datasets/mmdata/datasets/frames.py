@@ -1,0 +1,269 @@
+"""`books`: the best levels of a rebuilt book as Polars frames, where they changed or at an interval."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmdata.datasets._kernel import (
+    CURSOR_SIZE,
+    EVENT,
+    FRAMES,
+    FULL,
+    LATEST,
+    NEXT,
+    NO_PRICE,
+    SESSION,
+    STARTED,
+    Columns,
+    Frames,
+    run_frames,
+)
+from mmdata.datasets.chain import NO_ID
+from mmdata.datasets.errors import ReplacedError, UsageError
+from mmdata.datasets.grid import LOT, TICK, Step
+from mmdata.datasets.market import NO_TIME, Grid, time_array
+from mmdata.datasets.messages import Batch, Feed, open_messages
+from mmdata.datasets.prices import Prices, hand_out, require_known, steps_in_force
+from mmdata.datasets.reading import chosen_parts
+from mmdata.datasets.stores import Root, root_of
+from mmdata.datasets.times import Moment, duration_ns, span
+
+Ints = NDArray[np.int64]
+Layout = Literal["long", "wide"]
+_ROOM = 1 << 15  # books in the arrays that the kernel fills
+_ATTEMPTS = 5  # at collecting what is being compacted
+_SIDES = ("bid", "ask")
+
+
+def books(
+    root: Root,
+    *,
+    exchange: str,
+    symbol: str,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    depth: int = 10,
+    every: str | float | None = None,
+    layout: Layout = "wide",
+    prices: Prices = "decimal",
+) -> pl.DataFrame:
+    """Return the best ``depth`` levels of the rebuilt book in ``[start, end)``, by ``ts_recv``.
+
+    Without ``every`` a book for each message that changed one of them; with it (``"100ms"``, or seconds)
+    one at each whole multiple of it, as the book was known then. ``ts_event`` and ``last_id`` are those of
+    the last message in the book.
+
+    ``layout="wide"``: a row a book, with ``bid_price_0``, ``bid_size_0``, ``ask_price_0``, ``ask_size_0``,
+    ``bid_price_1`` and so on, null where a side has fewer levels. ``"long"``: a row a level, with ``side``,
+    ``level`` (0 is the best), ``price``, ``size``; bids first.
+
+    Where the book is not proven there are no books. The moment at which it ceased to be is one row without
+    levels and with ``valid`` false (with ``every``, the first multiple after it), so that a join to the
+    last book before some time finds out; ``filter("valid")`` leaves these rows out. The book is built from
+    before ``start``, so that it is right there. Sessions that overlap in time come one after the other.
+
+    ``prices`` are as in `scan`. All books are held in memory: `iter_books` yields them in pieces.
+    UsageError: nothing of the symbol is there; an argument is wrong. DatasetError: a file is damaged.
+    """
+    for attempt in range(_ATTEMPTS):
+        with contextlib.ExitStack() as stack:
+            if attempt < _ATTEMPTS - 1:
+                stack.enter_context(contextlib.suppress(ReplacedError))  # a day was compacted meanwhile
+            told = iter_books(
+                root,
+                exchange=exchange,
+                symbol=symbol,
+                start=start,
+                end=end,
+                depth=depth,
+                every=every,
+                layout=layout,
+                prices=prices,
+            )
+            return pl.concat(told)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def iter_books(
+    root: Root,
+    *,
+    exchange: str,
+    symbol: str,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    depth: int = 10,
+    every: str | float | None = None,
+    layout: Layout = "wide",
+    prices: Prices = "decimal",
+) -> Iterator[pl.DataFrame]:
+    """Yield what `books` returns in pieces, the first of which may be empty; memory does not grow with time.
+
+    Errors of the arguments are raised by the call. ReplacedError, while it runs: a day was compacted
+    meanwhile; begin again.
+    """
+    require_known(prices)
+    if layout not in get_args(Layout):
+        raise UsageError(f"layout={layout!r} is not known, expected one of {', '.join(get_args(Layout))}")
+    if depth < 1:
+        raise UsageError(f"depth={depth} is no number of levels, expected at least 1")
+    step = 0 if every is None else duration_ns(every)
+    if step is None or (every is not None and step < 1):
+        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    place = root_of(root)
+    begin, stop = span(start, end)
+    steps: dict[Step, Decimal] = {}
+    if prices == "ticks":
+        parts = chosen_parts(place, "depth", exchange, symbol, begin, stop)
+        steps = steps_in_force(place, exchange, symbol, begin, stop, parts)
+    messages = open_messages(place, exchange, symbol, start=begin, end=stop)
+    assert messages.grid is not None
+    shape = _Shape(depth, layout, prices, steps, messages.grid, messages.wide)
+    return _told(iter(messages), Feed(messages.chain), _Teller(depth, begin, stop, step), shape)
+
+
+class _Shape:
+    """How frames of the kernel become frames of Polars."""
+
+    def __init__(
+        self, depth: int, layout: Layout, prices: Prices, steps: dict[Step, Decimal], grid: Grid, wide: bool
+    ) -> None:
+        self._depth, self._layout, self._prices, self._steps = depth, layout, prices, steps
+        self._grid, self._wide = grid, wide
+
+    def frame(self, told: Frames, count: int) -> pl.DataFrame:
+        """Return the first ``count`` frames."""
+        levels = told.levels[:count]
+        # Copies: the kernel fills the same arrays again, and Arrow takes them as they are.
+        head = {
+            "ts_recv": _times(told.time[:count].copy()),
+            "ts_event": _times(told.event[:count].copy()),
+            "last_id": _nullable(told.book_id[:count].copy(), NO_ID),
+            "valid": pl.Series(told.valid[:count].copy()),
+        }
+        if self._layout == "wide":
+            return pl.DataFrame(head | self._wide_columns(levels))
+        here = levels[..., 0] != NO_PRICE
+        here[~here.any(axis=(1, 2)), 0, 0] = True  # the row of a book without levels
+        at, side, level = np.nonzero(here)
+        chosen = levels[at, side, level]
+        null = chosen[:, 0] == NO_PRICE
+        words = pl.Series(np.where(null, -1, side)).replace_strict(
+            [-1, 0, 1], [None, *_SIDES], return_dtype=pl.String
+        )
+        return pl.DataFrame(
+            {name: column.gather(at) for name, column in head.items()}
+            | {
+                "side": words,
+                "level": pl.from_arrow(pa.array(level.astype(np.int32), mask=null)),
+                "price": self._column(chosen[:, 0], null, TICK),
+                "size": self._column(chosen[:, 1], null, LOT),
+            }
+        )
+
+    def _wide_columns(self, levels: Ints) -> dict[str, pl.Series]:
+        columns: dict[str, pl.Series] = {}
+        for level in range(self._depth):
+            for at, side in enumerate(_SIDES):
+                null = levels[:, at, level, 0] == NO_PRICE
+                columns[f"{side}_price_{level}"] = self._column(levels[:, at, level, 0], null, TICK)
+                columns[f"{side}_size_{level}"] = self._column(levels[:, at, level, 1], null, LOT)
+        return columns
+
+    def _column(
+        self,
+        multiples: Ints,
+        null: NDArray[np.bool_],
+        of: Step,
+    ) -> pl.Series:
+        unit = (self._grid.tick if of == TICK else self._grid.lot).size
+        return hand_out(multiples, unit, null, self._prices, of=of, step=self._steps.get(of), wide=self._wide)
+
+
+class _Teller:
+    """The kernel's arrays and where it stands."""
+
+    def __init__(self, depth: int, begin: int | None, stop: int | None, every: int) -> None:
+        room = _ROOM
+        self.frames = Frames(
+            time=np.empty(room, np.int64),
+            event=np.empty(room, np.int64),
+            book_id=np.empty(room, np.int64),
+            valid=np.empty(room, np.bool_),
+            levels=np.empty((room, 2, depth, 2), np.int64),
+        )
+        self._last = np.empty((2, depth, 2), np.int64)
+        self.every, self._stop = every, stop
+        self._start = NO_PRICE if begin is None else begin
+        self.cursor = np.zeros(CURSOR_SIZE, np.int64)
+        self.cursor[[LATEST, EVENT]] = NO_PRICE
+        self.cursor[STARTED] = begin is None
+        self.cursor[NEXT] = NO_PRICE if begin is None or not every else -(-begin // every) * every
+
+    def tell(self, feed: Feed, batch: Batch) -> Iterator[int]:
+        """Take a batch into the book; yield how many frames there are: when the arrays are full, and last."""
+        batch, at = feed.take(batch)
+        book = feed.book
+        assert book is not None
+        while True:
+            at = run_frames(
+                *(batch.columns, batch.ts_recv, batch.ts_event, at, self._start, self.every),
+                *(book.keys, book.sizes, book.state, self.cursor, self._last, self.frames),
+            )
+            if book.state[FULL]:
+                book.grow()
+                continue
+            yield int(self.cursor[FRAMES])
+            self.cursor[FRAMES] = 0
+            if at == len(batch.order):
+                return
+
+    def rest(self, *, more: bool) -> Batch:
+        """Return a message at which what is left is told: up to the end asked for, if ``more`` came."""
+        time = self._stop if more and self._stop is not None else NO_TIME
+        one = np.array([NO_ID])
+        none = np.empty(0, np.int64)
+        columns = Columns(
+            np.array([SESSION], np.uint8),
+            one,
+            one,
+            one,
+            np.zeros(2, np.int64),
+            none.astype(np.int8),
+            none,
+            none,
+        )
+        return Batch(columns, np.zeros(1, np.int64), np.array([time]), np.array([NO_TIME]))
+
+
+def _told(batches: Iterator[Batch], feed: Feed, teller: _Teller, shape: _Shape) -> Iterator[pl.DataFrame]:
+    yield shape.frame(teller.frames, 0)
+    more = False
+    for batch in batches:
+        for count in teller.tell(feed, batch):
+            if count:
+                yield shape.frame(teller.frames, count)
+        more = batch.more
+    if feed.book is not None and teller.every:
+        for count in teller.tell(feed, teller.rest(more=more)):
+            if count:
+                yield shape.frame(teller.frames, count)
+
+
+def _nullable(values: Ints, none: int) -> pl.Series:
+    series = pl.from_arrow(pa.array(values, mask=values == none))
+    assert isinstance(series, pl.Series)
+    return series
+
+
+def _times(values: Ints) -> pl.Series:
+    series = pl.from_arrow(time_array(values))
+    assert isinstance(series, pl.Series)
+    return series

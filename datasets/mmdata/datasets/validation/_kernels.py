@@ -1,0 +1,334 @@
+"""The loops of the checks that go message by message; each keeps its state between chunks of a stream.
+
+Compiled; run uncompiled with NUMBA_DISABLE_JIT=1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets import chain
+from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
+from mmdata.datasets.jit import kernel
+
+Ints = NDArray[np.int64]
+
+# State of a chain of book messages.
+AT = 0  # id of the chain, or NO_ID before its first message
+ANEW = 1  # 1 after a session began: its first message need not continue anything
+WAITING = 2  # id of a REST snapshot that may cover a hole, or NO_ID
+LOW = 3  # last_id of a message below the chain that came last, or NO_ID
+LOW_ORDER, LOW_TIME, LOW_NEXT = 4, 5, 6  # its place, arrival, and what it builds on
+CHAIN_STATE = 7
+
+# Columns of a break: place, arrival, id before it, what it builds on (twice, where two tell), its last_id,
+# arrival before it.
+BREAK_ORDER, BREAK_TIME, BREAK_AT, BREAK_NEXT, BREAK_OTHER, BREAK_ID, BREAK_SINCE = range(7)
+BREAK_WIDTH = 7
+
+# State of a chain of trade ids.
+TOP = 0  # highest id so far, or NO_ID
+LOW_FIRST, LOW_LAST, LOW_PLACE, LOW_ARRIVAL = 1, 2, 3, 4  # the trade below the top that came last
+SINCE = 5  # arrival of the trade before
+OPEN = 6  # next place in the ring of open holes, which follows
+RING = 64
+NO_HOLE = 2**63 - 1  # where a hole would begin
+TRADE_STATE = OPEN + 1 + 2 * RING
+
+# Columns of a step: what it is, place, arrival, first and last id, the id before, arrival before it.
+STEP_WHAT, STEP_ORDER, STEP_TIME, STEP_FIRST, STEP_LAST, STEP_TOP, STEP_SINCE = range(7)
+STEP_WIDTH = 7
+HOLE, AGAIN, LATE, BACK, TWICE = range(5)
+
+# Columns of the minutes of a day: ns recorded, ns valid, ns with both sides, and sums weighted by ns.
+RECORDED, PROVEN, QUOTED, SPREAD, BID_SIZE, ASK_SIZE = range(6)
+MINUTE_WIDTH = 6
+_MINUTE = 60_000_000_000
+
+_classify = kernel()(chain.classify)
+_bridges = kernel()(chain.bridges)
+
+
+@kernel(chain)
+def walk_chain(  # noqa: C901 one loop: a helper that takes arrays would cost more than all of it
+    rule: int,
+    spliced: bool,
+    kind: NDArray[np.uint8],
+    first: Ints,
+    last: Ints,
+    prev: Ints,
+    order: Ints,
+    times: Ints,
+    since: int,
+    state: Ints,
+    found: Ints,
+) -> int:
+    """Follow the ids of messages; write what does not continue into ``found`` (n, 7), return how many.
+
+    A hole that a waiting snapshot covers is none. A message below the chain is late, and leaves the chain
+    where it is; two that follow each other tell that the count began anew: the break is at the first.
+    ``since`` is the arrival of the message before these.
+    """
+    count = 0
+    for i in range(len(kind)):
+        if kind[i] == SESSION:
+            state[ANEW] = 1
+            state[WAITING] = NO_ID
+            state[LOW] = NO_ID
+        elif kind[i] == GAP_OPEN:
+            state[AT] = NO_ID
+            state[WAITING] = NO_ID
+            state[LOW] = NO_ID
+        elif kind[i] == SPLICE:
+            state[WAITING] = last[i]
+        elif kind[i] == REPLACE:
+            state[AT] = last[i]
+            state[ANEW] = 0
+            state[LOW] = NO_ID
+        elif kind[i] == GAP:
+            if state[LOW] != NO_ID:  # the recorder took the low message for a new count
+                _note(found, count, state, state[LOW_NEXT], since)
+                count += 1
+        elif kind[i] == DIFF and rule != UNCHAINED and last[i] != NO_ID:
+            if state[AT] == NO_ID or state[ANEW] == 1:
+                state[AT] = last[i]
+                state[ANEW] = 0
+                state[LOW] = NO_ID
+                since = times[i]
+                continue
+            verdict = _classify(rule, state[AT], first[i], last[i], prev[i])
+            builds_on = first[i] if spliced else prev[i]
+            if verdict == CONTINUES:
+                state[AT] = last[i]
+                state[LOW] = NO_ID
+            elif verdict == REPEAT or last[i] <= state[AT]:
+                if state[LOW] != NO_ID and prev[i] == state[LOW]:
+                    _note(found, count, state, builds_on, since)
+                    count += 1
+                    state[AT] = last[i]
+                else:
+                    state[LOW] = last[i]
+                    state[LOW_ORDER] = order[i]
+                    state[LOW_TIME] = times[i]
+                    state[LOW_NEXT] = builds_on
+            else:
+                covered = (
+                    state[WAITING] != NO_ID
+                    and state[AT] <= state[WAITING]
+                    and _bridges(rule, state[WAITING], first[i], last[i], prev[i]) != BREAKS
+                )
+                if not covered:
+                    found[count, BREAK_ORDER] = order[i]
+                    found[count, BREAK_TIME] = times[i]
+                    found[count, BREAK_AT] = state[AT]
+                    found[count, BREAK_NEXT] = builds_on
+                    found[count, BREAK_OTHER] = builds_on
+                    found[count, BREAK_ID] = last[i]
+                    found[count, BREAK_SINCE] = since
+                    count += 1
+                state[AT] = last[i]
+                state[LOW] = NO_ID
+            if verdict == CONTINUES and state[WAITING] != NO_ID and last[i] > state[WAITING]:
+                state[WAITING] = NO_ID
+        if kind[i] <= REPLACE:
+            since = times[i]
+    return count
+
+
+@kernel(chain)
+def _note(found: Ints, count: int, state: Ints, other: int, since: int) -> None:
+    """Write the low message of a chain as a break, and go on from it."""
+    found[count, BREAK_ORDER] = state[LOW_ORDER]
+    found[count, BREAK_TIME] = state[LOW_TIME]
+    found[count, BREAK_AT] = state[AT]
+    found[count, BREAK_NEXT] = state[LOW_NEXT]
+    found[count, BREAK_OTHER] = other
+    found[count, BREAK_ID] = state[LOW]
+    found[count, BREAK_SINCE] = since
+    state[AT] = state[LOW]
+    state[LOW] = NO_ID
+
+
+@kernel(chain)
+def walk_trades(first: Ints, last: Ints, order: Ints, times: Ints, state: Ints, found: Ints) -> int:
+    """Follow the ids of trades of one kind and session; write steps into ``found`` (2n + 1, 7).
+
+    By the rule of the recorder (`mmdata.datasets.booksync.TradeChain`): what comes late, into a hole, or
+    again leaves the chain where it is, and two that were told before and follow each other begin a new count.
+    """
+    count = 0
+    for i in range(len(last)):
+        is_copy = False
+        j = i - 1
+        while j >= 0 and order[j] == order[i]:
+            is_copy = is_copy or last[j] == last[i]
+            j -= 1
+        if is_copy:
+            count = _step(found, count, TWICE, order[i], times[i], first[i], last[i], state)
+            continue
+        top = state[TOP]
+        is_low = top != NO_ID and last[i] <= top
+        if is_low and _is_late(state, first[i], last[i]):
+            count = _step(found, count, LATE, order[i], times[i], first[i], last[i], state)
+            continue
+        if state[LOW_LAST] != NO_ID:
+            if is_low and first[i] == state[LOW_LAST] + 1:
+                count = _settle(found, count, BACK, state)
+                for at in range(OPEN + 1, TRADE_STATE, 2):
+                    state[at] = NO_HOLE
+                state[TOP] = last[i]
+                state[SINCE] = times[i]
+                continue
+            count = _settle(found, count, AGAIN, state)
+        if is_low:
+            state[LOW_FIRST], state[LOW_LAST] = first[i], last[i]
+            state[LOW_PLACE], state[LOW_ARRIVAL] = order[i], times[i]
+            continue
+        if top != NO_ID and first[i] > top + 1:
+            count = _step(found, count, HOLE, order[i], times[i], first[i], last[i], state)
+            at = OPEN + 1 + 2 * state[OPEN]
+            state[at], state[at + 1] = top + 1, first[i] - 1
+            state[OPEN] = (state[OPEN] + 1) % RING
+        state[TOP] = last[i]
+        state[SINCE] = times[i]
+    return count
+
+
+@kernel(chain)
+def end_trades(state: Ints, found: Ints) -> int:
+    """Write the trade below the top that came last, if there is one, as nothing can follow it any more."""
+    if state[LOW_LAST] == NO_ID:
+        return 0
+    return _settle(found, 0, AGAIN, state)
+
+
+@kernel(chain)
+def _is_late(state: Ints, first: int, last: int) -> bool:
+    """Tell a trade that lies in a hole of this count from one that was told before."""
+    for at in range(OPEN + 1, TRADE_STATE, 2):  # noqa: SIM110 numba knows no any() of a generator
+        if state[at] <= first and last <= state[at + 1]:
+            return True
+    return False
+
+
+@kernel(chain)
+def _settle(found: Ints, count: int, what: int, state: Ints) -> int:
+    """Write the trade below the top as ``what``, and forget it."""
+    count = _step(
+        found,
+        count,
+        what,
+        state[LOW_PLACE],
+        state[LOW_ARRIVAL],
+        state[LOW_FIRST],
+        state[LOW_LAST],
+        state,
+    )
+    state[LOW_LAST] = NO_ID
+    return count
+
+
+@kernel(chain)
+def _step(
+    found: Ints, count: int, what: int, order: int, time: int, first: int, last: int, state: Ints
+) -> int:
+    found[count, STEP_WHAT] = what
+    found[count, STEP_ORDER] = order
+    found[count, STEP_TIME] = time
+    found[count, STEP_FIRST] = first
+    found[count, STEP_LAST] = last
+    found[count, STEP_TOP] = state[TOP]
+    found[count, STEP_SINCE] = state[SINCE]
+    return count + 1
+
+
+def new_chain() -> Ints:
+    """Return the state of a chain of book messages before its first."""
+    state = np.full(CHAIN_STATE, NO_ID)
+    state[ANEW] = 0
+    return state
+
+
+def new_trades() -> Ints:
+    """Return the state of a chain of trades before its first."""
+    state = np.full(TRADE_STATE, NO_ID)
+    state[OPEN + 1 :: 2] = NO_HOLE
+    state[OPEN] = 0
+    return state
+
+
+@kernel(chain)
+def add_minutes(
+    times: Ints, same: NDArray[np.bool_], tops: Ints, day: int, minutes: NDArray[np.float64]
+) -> None:
+    """Add the time between neighbours to the minutes of the day that begins at ``day`` (ns).
+
+    ``times`` (n,) are arrivals, ``tops`` (n, 5) the book after each message (valid, bid, size, ask, size),
+    ``same`` (n,) tells whether a message is of the session of the one before it. ``minutes`` is (1440, 6).
+    """
+    for i in range(1, len(times)):
+        begin = max(times[i - 1], day)
+        end = min(times[i], day + 1440 * _MINUTE)
+        if not same[i]:
+            continue
+        quoted = tops[i - 1, 0] == 1 and tops[i - 1, 2] > 0 and tops[i - 1, 4] > 0
+        while begin < end:
+            minute = (begin - day) // _MINUTE
+            until = min(end, day + (minute + 1) * _MINUTE)
+            span = until - begin
+            minutes[minute, RECORDED] += span
+            if tops[i - 1, 0] == 1:
+                minutes[minute, PROVEN] += span
+            if quoted:
+                minutes[minute, QUOTED] += span
+                minutes[minute, SPREAD] += span * (tops[i - 1, 3] - tops[i - 1, 1])
+                minutes[minute, BID_SIZE] += span * tops[i - 1, 2]
+                minutes[minute, ASK_SIZE] += span * tops[i - 1, 4]
+            begin = until
+
+
+@kernel(chain)
+def outside(
+    times: Ints,
+    order: Ints,
+    tops: Ints,
+    trade_times: Ints,
+    trade_order: Ints,
+    price: Ints,
+    lag: int,
+    bp: float,
+) -> Ints:
+    """Return the trades whose price no book within ``lag`` ns of them explains.
+
+    ``times``, ``order`` (n,) and ``tops`` (n, 5) are of book messages. A trade is judged only where the book
+    is valid throughout; a price beyond the worst touch there by at most ``bp`` basis points is explained.
+    """
+    n = len(times)
+    found = np.empty(len(price), np.int64)
+    count = 0
+    at = 0
+    for i in range(len(price)):
+        while at < n and order[at] <= trade_order[i]:
+            at += 1
+        if at == 0 or tops[at - 1, 0] != 1 or tops[at - 1, 2] == 0 or tops[at - 1, 4] == 0:
+            continue
+        slack = price[i] * bp / 10_000.0
+        low, high = tops[at - 1, 1], tops[at - 1, 3]
+        is_explained = False
+        for direction in (-1, 1):
+            j = at - 1 if direction == -1 else at
+            while not is_explained and 0 <= j < n and abs(times[j] - trade_times[i]) <= lag:
+                if tops[j, 0] != 1 or tops[j, 2] == 0 or tops[j, 4] == 0:
+                    is_explained = True
+                    break
+                # Between two books the price may have been anywhere between their touches.
+                low = min(low, tops[j, 1])
+                high = max(high, tops[j, 3])
+                is_explained = low - slack <= price[i] <= high + slack
+                j += direction
+        if not (is_explained or low - slack <= price[i] <= high + slack):
+            found[count] = i
+            count += 1
+    return found[:count]

@@ -1,0 +1,272 @@
+"""How the rows of one channel arrived: latency, steps of either clock, pauses, minutes with data.
+
+Resumable: rows come in order, chunk by chunk. Latencies are counted in a histogram of fixed size (quantiles
+within 0.2 %), and exactly within each minute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets.market import FRAME_BITS, NO_TIME
+from mmdata.datasets.validation.report import Latency, LatencySeries
+
+Ints = NDArray[np.int64]
+
+MINUTE_NS = 60_000_000_000
+DAY_NS = 1440 * MINUTE_NS
+_BITS = 10
+_HALF = 1 << (_BITS - 1)
+_BUCKETS = 55 * _HALF + _HALF
+
+
+def buckets(values: Ints) -> Ints:
+    """Return the bucket of each value (from 0): exact below 1024, then of a width of 1/512 of the value."""
+    shift = np.maximum(np.frexp(values.astype(np.float64))[1] - _BITS, 0).astype(np.int64)
+    return np.asarray(shift * _HALF + (values >> shift), np.int64)
+
+
+def lowest(bucket: int) -> int:
+    """Return the least value of a bucket."""
+    if bucket < 2 * _HALF:
+        return bucket
+    shift = bucket // _HALF - 1
+    return (bucket - shift * _HALF) << shift
+
+
+@dataclass
+class Histogram:
+    """Counts of int64 values by size, on either side of zero."""
+
+    above: Ints = field(default_factory=lambda: np.zeros(_BUCKETS, np.int64))
+    below: Ints = field(default_factory=lambda: np.zeros(_BUCKETS, np.int64))
+    least: int = 2**63 - 1
+    largest: int = -(2**63)
+    count: int = 0
+
+    def add(self, values: Ints) -> None:
+        """Count values."""
+        if not len(values):
+            return
+        is_below = values < 0
+        self.above += np.bincount(buckets(values[~is_below]), minlength=_BUCKETS)
+        if is_below.any():
+            self.below += np.bincount(buckets(-values[is_below]), minlength=_BUCKETS)
+        self.least = min(self.least, int(values.min()))
+        self.largest = max(self.largest, int(values.max()))
+        self.count += len(values)
+
+    def join(self, other: Histogram) -> None:
+        """Count what another has counted."""
+        self.above += other.above
+        self.below += other.below
+        self.least = min(self.least, other.least)
+        self.largest = max(self.largest, other.largest)
+        self.count += other.count
+
+    def latency(self, channel: str, *, corrected: bool) -> Latency:
+        """Return its quantiles; at least one value was counted."""
+        counts = np.concatenate((self.below[::-1], self.above))
+        until = np.cumsum(counts)
+
+        def quantile(share: float) -> int:
+            at = int(np.searchsorted(until, min(self.count - 1, int(share * self.count)), side="right"))
+            value = lowest(at - _BUCKETS) if at >= _BUCKETS else -lowest(_BUCKETS - 1 - at)
+            return min(max(value, self.least), self.largest)
+
+        negative = int(self.below.sum()) / self.count
+        shares = (0.5, 0.9, 0.99, 0.999)
+        p50, p90, p99, p999 = (quantile(share) for share in shares)
+        least, largest = self.least, self.largest
+        return Latency(channel, self.count, least, p50, p90, p99, p999, largest, negative, corrected)
+
+
+class Step(NamedTuple):
+    """A clock that is behind the row before, between two places."""
+
+    before: int
+    order: int
+    ts_recv: int
+    by: int
+    """Ns."""
+
+
+class Pause(NamedTuple):
+    """A pause between two rows of one session."""
+
+    before: int
+    order: int
+    begin: int
+    end: int
+
+
+@dataclass
+class LateRun:
+    """Minutes in a row in which too much came too late."""
+
+    order: int
+    ts_recv: int
+    count: int
+    minutes: int
+    last: int
+    worst: int
+
+
+@dataclass
+class DayOfChannel:
+    """What one UTC date of a channel had."""
+
+    minutes: Ints = field(default_factory=lambda: np.zeros(1440, np.int64))
+    """Rows of each minute."""
+    raw: Histogram = field(default_factory=Histogram)
+    corrected: Histogram = field(default_factory=Histogram)
+    begin: list[int] = field(default_factory=list)
+    count: list[int] = field(default_factory=list)
+    p50: list[int] = field(default_factory=list)
+    p99: list[int] = field(default_factory=list)
+    early: int = 0
+    """Rows that arrived before they happened, by more than the clocks' difference explains."""
+    first_early: tuple[int, int] | None = None
+    """Place and arrival of the first."""
+    late: list[LateRun] = field(default_factory=list)
+
+    def series(self, channel: str) -> LatencySeries:
+        """Return latency over time."""
+        return LatencySeries(channel, self.begin, self.count, self.p50, self.p99)
+
+
+@dataclass
+class Limits:
+    """What is too much, in ns; see `Thresholds`."""
+
+    silence: int
+    late: int
+    late_share: float
+    event_back: int
+    early: int
+
+
+class Channel:
+    """The arrivals of one channel of one symbol."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.days: dict[int, DayOfChannel] = {}
+        """By day since the epoch."""
+        self.recv_steps: list[Step] = []
+        self.event_steps: list[Step] = []
+        self.pauses: list[Pause] = []
+        self._limits = limits
+        self._last: tuple[int, int] | None = None
+        self._last_event: tuple[int, int] | None = None
+        self._held = np.empty((0, 4), np.int64)
+        """Of the minute that is not over: latency, arrival, place, and latency by the venue's clock."""
+
+    def take(self, order: Ints, ts_recv: Ints, ts_event: Ints, offset: Ints | None, margin: int) -> None:
+        """Take rows in order; ``offset`` is the venue's clock minus ours at each, wrong by ``margin``."""
+        if (ts_recv == NO_TIME).any():
+            own = ts_recv != NO_TIME
+            order, ts_recv, ts_event = order[own], ts_recv[own], ts_event[own]
+            offset = None if offset is None else offset[own]
+        if not len(order):
+            return
+        self._look_at_clocks(order, ts_recv, ts_event)
+        for day in np.unique(ts_recv // DAY_NS).tolist():
+            own = ts_recv // DAY_NS == day
+            minutes = (ts_recv[own] - day * DAY_NS) // MINUTE_NS
+            self._day(day).minutes += np.bincount(minutes, minlength=1440)
+        timed = ts_event != NO_TIME
+        if not timed.any():
+            return
+        order, times, raw = order[timed], ts_recv[timed], (ts_recv - ts_event)[timed]
+        true = raw if offset is None else raw + offset[timed]
+        for day in np.unique(times // DAY_NS).tolist():
+            own = times // DAY_NS == day
+            found = self._day(day)
+            found.raw.add(raw[own])
+            if offset is not None:
+                found.corrected.add(true[own])
+            early = np.flatnonzero(true[own] < -(self._limits.early + margin))
+            if early.size and found.first_early is None:
+                found.first_early = int(order[own][early[0]]), int(times[own][early[0]])
+            found.early += len(early)
+        self._take_minutes(np.column_stack((raw, times, order, true)))
+
+    def end(self) -> None:
+        """Say that no row follows."""
+        self._close(self._held)
+        self._held = self._held[:0]
+
+    def _day(self, day: int) -> DayOfChannel:
+        return self.days.setdefault(day, DayOfChannel())
+
+    def _look_at_clocks(self, order: Ints, ts_recv: Ints, ts_event: Ints) -> None:
+        if self._last is not None:
+            order = np.concatenate(([self._last[0]], order))
+            ts_recv = np.concatenate(([self._last[1]], ts_recv))
+        same = order[1:] >> FRAME_BITS == order[:-1] >> FRAME_BITS
+        spans = np.diff(ts_recv)
+        for at in np.flatnonzero(same & (spans < 0)).tolist():
+            step = Step(int(order[at]), int(order[at + 1]), int(ts_recv[at + 1]), -int(spans[at]))
+            self.recv_steps.append(step)
+        for at in np.flatnonzero(same & (spans > self._limits.silence)).tolist():
+            self.pauses.append(Pause(*map(int, (order[at], order[at + 1], ts_recv[at], ts_recv[at + 1]))))
+        self._last = int(order[-1]), int(ts_recv[-1])
+        new = len(ts_event)
+        timed = np.flatnonzero(ts_event != NO_TIME)
+        if not timed.size:
+            return
+        places, events = order[-new:][timed], ts_event[timed]
+        arrivals = ts_recv[-new:][timed]
+        if self._last_event is not None:
+            places = np.concatenate(([self._last_event[0]], places))
+            events = np.concatenate(([self._last_event[1]], events))
+            arrivals = np.concatenate(([0], arrivals))
+        back = (np.diff(events) < -self._limits.event_back) & (
+            places[1:] >> FRAME_BITS == places[:-1] >> FRAME_BITS
+        )
+        for at in np.flatnonzero(back).tolist():
+            by = int(events[at] - events[at + 1])
+            self.event_steps.append(Step(int(places[at]), int(places[at + 1]), int(arrivals[at + 1]), by))
+        self._last_event = int(places[-1]), int(events[-1])
+
+    def _take_minutes(self, rows: Ints) -> None:
+        rows = np.concatenate((self._held, rows))
+        minute = rows[:, 1] // MINUTE_NS
+        edges = np.flatnonzero(np.diff(minute)) + 1
+        for part in np.split(rows[: edges[-1]], edges[:-1]) if edges.size else ():
+            self._close(part)
+        self._held = rows[edges[-1] :] if edges.size else rows
+
+    def _close(self, rows: Ints) -> None:
+        """Take the latencies of a minute that is over."""
+        if not len(rows):
+            return
+        minute = int(rows[0, 1] // MINUTE_NS)
+        day = self._day(int(rows[0, 1] // DAY_NS))
+        latency = rows[:, 0]
+        n = len(rows)
+        places = sorted({min(n - 1, n // 2), min(n - 1, int(0.99 * n))})
+        parted = np.partition(latency, places)
+        day.begin.append(minute * MINUTE_NS)
+        day.count.append(n)
+        day.p50.append(int(parted[places[0]]))
+        day.p99.append(int(parted[places[-1]]))
+        true = rows[:, 3]
+        late = np.flatnonzero(true > self._limits.late)
+        if len(late) <= self._limits.late_share * n:
+            return
+        worst = int(true.max())
+        if day.late and day.late[-1].last >= minute - 1:
+            run = day.late[-1]
+            run.count += len(late)
+            run.minutes += minute - run.last
+            run.last = minute
+            run.worst = max(run.worst, worst)
+            return
+        first = rows[late[0]]
+        day.late.append(LateRun(int(first[2]), int(first[1]), len(late), 1, minute, worst))

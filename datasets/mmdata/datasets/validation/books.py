@@ -1,0 +1,180 @@
+"""The book rebuilt chunk by chunk: what is around it goes into the kernel, what the kernel saw comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.datasets._kernel import BID, PENDING, SNAPSHOT, SPLICE
+from mmdata.datasets._kernel import Columns as Kernel
+from mmdata.datasets.book import Book
+from mmdata.datasets.chain import NO_ID, ChainRule
+from mmdata.datasets.market import NO_TIME
+from mmdata.datasets.validation.messages import Messages
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+# Order within one frame: what begins there, its messages, what was noted about them.
+BEFORE, WITHIN, AFTER = 0, 1, 2
+
+_MOST_PENDING = 1 << 20
+"""Levels that are kept for a snapshot to come: it answers within seconds, so minutes of a market do."""
+
+
+class Walked(NamedTuple):
+    """Messages of a chunk in the order that counts, marks among them, and the book after each; (n,)."""
+
+    messages: Messages
+    tops: Ints
+    """(n, 5): valid, best bid, its size, best ask, its size."""
+    applied: Flags
+    """The book is valid and stands at this very message's id."""
+
+
+Look = Callable[[Book, int], None]
+"""Called with the book right after a message, and the message's place in the chunk."""
+
+
+class BookWalk:
+    """A book that takes chunk after chunk; its messages that wait for a snapshot are carried over."""
+
+    def __init__(self, chain: ChainRule) -> None:
+        self._carry = no_messages()
+        self._book = Book(kernel_columns(self._carry), chain)
+
+    def take(self, messages: Messages, stops: Sequence[int], look: Look) -> Walked:
+        """Apply ``messages``, in order; after each of ``stops`` (ascending) call ``look``."""
+        held = len(self._carry.kind)
+        joined = messages if not held else _concatenated((self._carry, messages))
+        book = self._book
+        book.columns = kernel_columns(joined)
+        n = len(joined.kind)
+        tops, applied = np.empty((n, 5), np.int64), np.empty(n, np.bool_)
+        begin = held
+        for stop in stops:
+            book.run(begin, held + stop + 1, tops, applied)
+            begin = held + stop + 1
+            look(book, stop)
+        book.run(begin, n, tops, applied)
+        self._keep(joined)
+        return Walked(messages, tops[held:], applied[held:])
+
+    def _keep(self, joined: Messages) -> None:
+        """Carry over what the book may still need, and let its state point there."""
+        state = self._book.state
+        pending, snapshot = int(state[PENDING]), int(state[SNAPSHOT])
+        chosen: list[int] = [snapshot] if snapshot >= 0 else []
+        if pending >= 0:
+            until = np.cumsum(joined.levels)
+            too_many = int(until[-1]) - _MOST_PENDING
+            pending = max(pending, int(np.searchsorted(until, too_many)) + 1) if too_many > 0 else pending
+            state[PENDING] = len(chosen)
+            chosen += [at for at in range(pending, len(joined.kind)) if at != snapshot]
+        if snapshot >= 0:
+            state[SNAPSHOT] = 0
+        self._carry = picked(joined, np.array(chosen, np.int64))
+        self._book.columns = kernel_columns(self._carry)
+
+
+def no_messages() -> Messages:
+    """Return no messages."""
+    none = np.empty(0, np.int64)
+    return Messages(
+        none.astype(np.uint8),
+        none,
+        none,
+        none,
+        none,
+        none,
+        none,
+        none,
+        none,
+        none.astype(np.int8),
+        none,
+        none,
+    )
+
+
+def marks(places: Sequence[tuple[int, int, int]]) -> Messages:
+    """Return messages that carry neither ids nor levels, from (order, kind, ts_recv)."""
+    n = len(places)
+    table = np.array(places, np.int64).reshape(n, 3)
+    no_ids = np.full(n, NO_ID)
+    empty = no_messages()
+    return empty._replace(
+        kind=table[:, 1].astype(np.uint8),
+        order=table[:, 0].copy(),
+        ts_recv=table[:, 2].copy(),
+        ts_event=np.full(n, NO_TIME),
+        first_id=no_ids,
+        last_id=no_ids,
+        prev_id=no_ids,
+        checksum=no_ids,
+        levels=np.zeros(n, np.int64),
+    )
+
+
+def merged(pieces: Sequence[tuple[int, Messages]]) -> Messages:
+    """Return the messages of several pieces in order; each piece has its place within a frame."""
+    pieces = [(at, piece) for at, piece in pieces if len(piece.kind)]
+    if not pieces:
+        return no_messages()
+    if len(pieces) == 1:
+        return pieces[0][1]
+    joined = _concatenated([piece for _, piece in pieces])
+    at = np.concatenate([np.full(len(piece.kind), at) for at, piece in pieces])
+    return picked(joined, np.lexsort((at, joined.order)))
+
+
+def picked(messages: Messages, rank: Ints) -> Messages:
+    """Return the messages at ``rank``, in that order, with their levels behind one another."""
+    counts = messages.levels[rank]
+    starts = (np.cumsum(messages.levels) - messages.levels)[rank]
+    offsets = np.cumsum(counts) - counts
+    rows = np.repeat(starts - offsets, counts) + np.arange(int(counts.sum()))
+    columns: list[NDArray[Any]] = [column[rank] for column in messages[:9]]
+    columns += [column[rows] for column in messages[9:]]
+    return Messages(*columns)
+
+
+def _concatenated(pieces: Sequence[Messages]) -> Messages:
+    return Messages(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
+
+
+def kernel_columns(messages: Messages) -> Kernel:
+    """Return messages as the book kernel reads them."""
+    return Kernel(
+        messages.kind,
+        messages.first_id,
+        messages.last_id,
+        messages.prev_id,
+        np.concatenate(([0], np.cumsum(messages.levels))).astype(np.int64),
+        np.ascontiguousarray(messages.side),
+        np.ascontiguousarray(messages.price),
+        np.ascontiguousarray(messages.size),
+    )
+
+
+def levels_of(book: Book, side: int) -> tuple[Ints, Ints]:
+    """Return prices and sizes of one side, best first."""
+    count = int(book.state[6 + side])
+    sign = 1 if side == BID else -1
+    return sign * book.keys[side, :count][::-1], book.sizes[side, :count][::-1]
+
+
+def bounds(messages: Messages, at: int) -> tuple[int, int] | None:
+    """Return the worst bid and ask of message ``at``; None where a side is empty."""
+    first = int(messages.levels[:at].sum())
+    rows = slice(first, first + int(messages.levels[at]))
+    side, price = messages.side[rows], messages.price[rows]
+    bids, asks = price[side == BID], price[side != BID]
+    return (int(bids.min()), int(asks.max())) if len(bids) and len(asks) else None
+
+
+def splices(messages: Messages) -> Ints:
+    """Return the places of REST snapshots."""
+    return np.flatnonzero(messages.kind == SPLICE)

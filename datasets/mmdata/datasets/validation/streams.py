@@ -1,0 +1,221 @@
+"""The rows of a table as a stream of columns, in the order of everything; and several tables side by side.
+
+Files are decoded batch by batch, ahead of who looks at them, so memory does not grow with the day. What can
+be checked of each row by itself, with file and row as its place, is checked as it passes (`rows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmdata.datasets.errors import ReplacedError
+from mmdata.datasets.validation.files import Piece, open_file
+from mmdata.datasets.validation.findings import Findings, Place
+
+Columns = dict[str, NDArray[Any]]
+"""Columns of equal length, one of which, ``order``, ascends."""
+
+_WORDS = ("session", "side", "reason", "kind", "origin")
+EVERYTHING = 2**63 - 1
+
+
+class Batch(NamedTuple):
+    """Rows of one piece as they lie in the file."""
+
+    rows: pa.RecordBatch
+    piece: Piece
+    first_row: int
+    """In the file."""
+
+
+Decode = Callable[[Batch], Columns]
+
+
+class _Lane:
+    """Pieces one after the other, a batch at a time, the next one decoded meanwhile."""
+
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        columns: Sequence[str],
+        decode: Decode,
+        size: int,
+        pool: ThreadPoolExecutor,
+        damaged: Callable[[Piece, int, Exception], None],
+        margin: int,
+    ) -> None:
+        self._pieces = pieces
+        self._columns = columns
+        self._decode = decode
+        self._size = size
+        self._pool = pool
+        self._damaged = damaged
+        self._ends = [-1] * (margin + 1)
+        self._batches = self._read()
+        self._next: Future[Columns | None] = pool.submit(self._advance)
+        self.buffer: Columns | None = None
+        self.is_done = False
+
+    def load(self) -> None:
+        """Put one more batch behind what is in the buffer."""
+        found = self._next.result()
+        if found is None:
+            self.is_done = True
+            return
+        self._next = self._pool.submit(self._advance)
+        self._ends = [*self._ends[1:], int(found["order"][-1])]
+        if self.buffer is None or not len(self.buffer["order"]):
+            self.buffer = found
+        else:
+            held = self.buffer
+            self.buffer = {name: np.concatenate((held[name], found[name])) for name in held}
+
+    @property
+    def horizon(self) -> int:
+        """Everything before this place is in the buffer, or was taken."""
+        return EVERYTHING if self.is_done else self._ends[0]
+
+    def take(self, horizon: int) -> Columns | None:
+        """Take what lies before ``horizon`` out of the buffer."""
+        if self.buffer is None:
+            return None
+        if horizon == EVERYTHING:
+            taken, self.buffer = self.buffer, None
+            return taken
+        n = int(np.searchsorted(self.buffer["order"], horizon))
+        taken = {name: column[:n] for name, column in self.buffer.items()}
+        self.buffer = {name: column[n:] for name, column in self.buffer.items()}
+        return taken
+
+    def _advance(self) -> Columns | None:
+        return next(self._batches, None)
+
+    def _read(self) -> Iterator[Columns]:
+        last = -1
+        is_broken = False
+        for own in self._pieces:
+            piece = replace(own, broken_before=True) if is_broken else own
+            is_broken = False
+            at = piece.offset
+            try:
+                for batch in batches(piece, self._columns, self._size):
+                    at = batch.first_row + batch.rows.num_rows
+                    columns = self._decode(batch)
+                    if not len(columns["order"]):
+                        continue
+                    # Rows that come too late are a finding already; here they follow what came before.
+                    columns["order"] = np.maximum(columns["order"], last)
+                    last = int(columns["order"][-1])
+                    yield columns
+            except FileNotFoundError as error:
+                raise ReplacedError(f"{piece.path}: was replaced since it was listed; read again") from error
+            except (pa.ArrowException, OSError) as error:
+                self._damaged(piece, at, error)
+                is_broken = True
+
+
+def batches(piece: Piece, columns: Sequence[str], size: int) -> Iterator[Batch]:
+    """Yield the rows of a piece, a batch at a time."""
+    end = piece.offset + piece.rows
+    with open_file(piece.path, [name for name in _WORDS if name in columns]) as file:
+        starts = np.cumsum([0, *(file.metadata.row_group(at).num_rows for at in range(file.num_row_groups))])
+        groups = np.flatnonzero((starts[:-1] < end) & (starts[1:] > piece.offset))
+        at = int(starts[groups[0]]) if groups.size else end
+        for batch in file.iter_batches(size, row_groups=groups.tolist(), columns=list(columns)):
+            first, last = max(piece.offset - at, 0), min(end - at, batch.num_rows)
+            if first < last:
+                yield Batch(batch.slice(first, last - first), piece, at + first)
+            at += batch.num_rows
+
+
+class Stream:
+    """A table's rows; a step's are taken at once."""
+
+    def __init__(self, lanes: Sequence[_Lane], empty: Columns) -> None:
+        self.lanes = lanes
+        self._empty = empty
+
+    def take(self, horizon: int) -> Columns:
+        """Take the rows before ``horizon``."""
+        taken = [rows for lane in self.lanes if (rows := lane.take(horizon)) is not None]
+        taken = [rows for rows in taken if len(rows["order"])]
+        if not taken:
+            return self._empty
+        if len(taken) == 1:
+            return taken[0]
+        joined = {name: np.concatenate([rows[name] for rows in taken]) for name in taken[0]}
+        rank = np.argsort(joined["order"], kind="stable")
+        return {name: column[rank] for name, column in joined.items()}
+
+    def ahead(self) -> Columns:
+        """Return the rows that are read and not taken yet, whole frames only."""
+        held = [rows for lane in self.lanes if (rows := lane.buffer) is not None and len(rows["order"])]
+        if len(held) != 1:
+            return self._empty
+        [rows] = held
+        whole = len(rows["order"])
+        if not all(lane.is_done for lane in self.lanes):
+            whole = int(np.searchsorted(rows["order"], rows["order"][-1]))
+        return {name: column[:whole] for name, column in rows.items()}
+
+
+class Source(NamedTuple):
+    """What is needed to stream a table."""
+
+    lanes: Sequence[Sequence[Piece]]
+    columns: Sequence[str]
+    decode: Decode
+    empty: Columns
+    size: int
+    """Rows of a batch."""
+    margin: int = 0
+    """Batches that are read further than a step needs: to look ahead."""
+
+
+def steps(
+    sources: Mapping[str, Source], findings: Findings, damaged: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Columns]]]:
+    """Stream tables side by side: each step has all rows of all tables before a place, and the place.
+
+    Frames are never cut. Under ``<table>.ahead`` lie rows that are read already, but belong to later steps.
+    ``damaged`` is called with the name of a table when a file of it turns out to be.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(sources))) as pool:
+        streams = {}
+        for table, source in sources.items():
+
+            def report(piece: Piece, row: int, error: Exception, table: str = table) -> None:
+                findings.add(
+                    "error",
+                    "file",
+                    f"{piece.path}: cannot be read from row {row} on ({str(error).splitlines()[0][:200]}); "
+                    "the rows from there are left out, and what they carried on is broken there",
+                    Place(file=str(piece.path), row=row),
+                    table=table,
+                )
+                damaged(table)
+
+            lanes = [
+                _Lane(pieces, source.columns, source.decode, source.size, pool, report, source.margin)
+                for pieces in source.lanes
+            ]
+            streams[table] = Stream(lanes, source.empty)
+        everyone = [lane for stream in streams.values() for lane in stream.lanes]
+        horizon = -1
+        while horizon < EVERYTHING:
+            while True:
+                behind = [lane for lane in everyone if lane.horizon <= horizon]
+                if not behind:
+                    break
+                for lane in behind:
+                    lane.load()
+            horizon = min((lane.horizon for lane in everyone), default=EVERYTHING)
+            step = {table: stream.take(horizon) for table, stream in streams.items()}
+            yield horizon, step | {f"{table}.ahead": stream.ahead() for table, stream in streams.items()}

@@ -1,0 +1,96 @@
+"""`books`: what the property tests of its values do not show."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mmdata.datasets import books, iter_books
+from mmdata.datasets.errors import DatasetError, UsageError
+from tests.recordings import Recording
+
+
+def read(root: Path, **how: Any) -> pl.DataFrame:
+    return books(root, exchange="binance", symbol="BTCUSDT", depth=2, **how)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    recording = Recording(tmp_path)
+    recording.instrument(recording.tick, recording.lot)
+    levels = [("bid", 3, 2), ("bid", 1, 1), ("ask", 1, 4)]
+    recording.play(
+        [(("diff", levels), 1), (("snapshot", None), 1), (("diff", []), 1), (("disconnect", []), 1)]
+    )
+    return tmp_path
+
+
+def test_long_rows_are_levels_and_a_book_that_is_lost_is_one_row_without(recorded: Path) -> None:
+    rows = read(recorded, layout="long").select("valid", "side", "level", "price", "size").rows()
+    assert rows == [
+        (True, "bid", 0, Decimal("0.75"), Decimal("0.002")),
+        (True, "bid", 1, Decimal("0.25"), Decimal("0.001")),
+        (True, "ask", 0, Decimal("2.75"), Decimal("0.004")),
+        (False, None, None, None, None),
+    ]
+
+
+def test_wide_rows_are_books_in_floats_or_ticks(recorded: Path) -> None:
+    columns = ["bid_price_0", "bid_size_0", "ask_price_0", "ask_size_0", "ask_price_1", "last_id"]
+    ticks = read(recorded, prices="ticks").select(columns)
+    assert ticks.rows() == [(3, 2, 11, 4, None, 102), (None, None, None, None, None, None)]
+    floats = read(recorded, prices="float").select(columns)
+    assert floats.row(0) == (0.75, 0.002, 2.75, 0.004, None, 102)
+
+
+def test_time_of_the_exchange_is_that_of_the_last_message(recorded: Path) -> None:
+    book = read(recorded).row(0, named=True)
+    assert (book["ts_recv"] - book["ts_event"]).total_seconds() == pytest.approx(0.001)
+
+
+def test_pieces_are_the_whole(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(recorded, every="1ms")
+    monkeypatch.setattr("mmdata.datasets.frames._ROOM", 1)
+    pieces = [*iter_books(recorded, exchange="binance", symbol="BTCUSDT", depth=2, every="1ms")]
+    assert [len(piece) for piece in pieces][:2] == [0, 1]
+    assert pl.concat(pieces).equals(whole)
+
+
+def test_wide_symbols_have_wide_decimals(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, "okx", tick=Decimal("1E-12"), lot=Decimal("1E9"))
+    recording.diff([("bid", 3, 2)])
+    recording.snapshot()
+    recording.part()
+    rows = books(tmp_path, exchange="okx", symbol="BTCUSDT", depth=1)
+    assert rows.schema["bid_price_0"] == pl.Decimal(38, 18)
+    assert rows.row(0, named=True)["bid_price_0"] == Decimal("3E-12")
+    assert rows.row(0, named=True)["bid_size_0"] == Decimal("2E9")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"every": "0s"}, "every='0s' is no interval"),
+        ({"layout": "tall"}, "layout='tall' is not known, expected one of long, wide"),
+        ({"symbol": "NONE"}, "no depth of binance NONE; it holds binance BTCUSDT"),
+        ({"exchange": "nyse"}, "exchange 'nyse' is not known"),
+        ({"depth": 0}, "depth=0 is no number of levels"),
+        ({"start": "2026-11-22", "end": "2026-11-20"}, "end comes first"),
+    ],
+)
+def test_books_that_cannot_be_are_refused_by_the_call(
+    recorded: Path, wrong: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        iter_books(recorded, **({"exchange": "binance", "symbol": "BTCUSDT"} | wrong))
+
+
+def test_damaged_file_is_named(recorded: Path) -> None:
+    for path in recorded.glob("depth/**/*.parquet"):
+        path.write_bytes(b"no Parquet")
+    with pytest.raises(DatasetError, match="cannot be read as Parquet"):
+        read(recorded)
