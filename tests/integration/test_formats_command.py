@@ -35,6 +35,8 @@ def test_import_tells_what_it_did_and_ends_with_1_for_a_line_in_quarantine(tmp_p
         1,
     )
     assert told["derived"] == {"BTCUSDT": ["0.05", "0.0000001"]}
+    assert told["certified"] == 2
+    assert mmdata("verify", tmp_path / "data").returncode == 0
     book.write_text(L2 + "nonsense\n" + "".join(BOOK))
     done = mmdata("import", book, "-f", "tardis", "--out", tmp_path / "bad")
     assert done.returncode == 1
@@ -70,6 +72,8 @@ def test_merge_says_what_came_from_where_and_two_datasets_are_compared_as_they_a
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["rows"]["depth"], told["gaps"]) == (10, 0)
+    assert (told["certified"], told["warnings"]) == (2, [])
+    assert mmdata("verify", tmp_path / "out").returncode == 0
     assert len(rows(tmp_path / "out", "depth")) == 10
     again = mmdata("merge", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "out")
     assert again.returncode == 2

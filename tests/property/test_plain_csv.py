@@ -11,7 +11,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.datasets import export, scan
+from mmdata.datasets import export, scan, verify
 from mmdata.datasets.formats.plain_csv import import_csv
 from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_part
@@ -94,4 +94,6 @@ def test_importing_in_small_blocks_and_again_publishes_each_row_once(count: int,
             again = import_csv(files[::-1], back, exchange="okx")
         assert imported.rows["trades"] == count
         assert (again.skipped, sum(again.rows.values())) == (count, 0)
+        assert (imported.certified, again.certified) == (len(files), 0)
+        assert verify(back).differences == []
         assert scan(back, "trades").collect().equals(scan(root, "trades").collect())

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mmdata.datasets import compact
+from mmdata.datasets import compact, verify
 from mmdata.datasets.comparing import compare
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.formats.importing import import_tables
 from mmdata.datasets.layout import list_parts
-from mmdata.datasets.merging import merge
+from mmdata.datasets.merging import MergeReport, merge
 from mmdata.datasets.validation import validate
 from mmdata.recorder.importing import import_sources
 from tests.builders import DAY, rows, spot_lines
@@ -42,6 +42,15 @@ def recorded(
     return root
 
 
+def united(one: Path, other: Path, out: Path) -> MergeReport:
+    """Merge; what comes of it has certificates that bear it out."""
+    report = merge(one, other, out)
+    found = verify(out)
+    assert (found.differences, len(found.verified)) == ([], report.certified)
+    assert report.warnings == []
+    return report
+
+
 def gaps(root: Path) -> list[tuple[Any, ...]]:
     return [
         (row["channel"], row["last_id"], row["next_id"])
@@ -59,7 +68,7 @@ def test_holes_of_one_are_filled_from_the_other_whatever_their_clocks_say(tmp_pa
     one = recorded(tmp_path / "one", skip=(4, 5, 12))
     other = recorded(tmp_path / "other", skip=(8, 15, 16), lag=lag)
     before = contents(one), contents(other)
-    report = merge(one, other, tmp_path / "out")
+    report = united(one, other, tmp_path / "out")
     whole = recorded(tmp_path / "whole")
     values = ("first_id", "last_id", "prev_id", "side", "price", "size", "is_snapshot", "is_last")
     told = [
@@ -77,7 +86,7 @@ def test_holes_of_one_are_filled_from_the_other_whatever_their_clocks_say(tmp_pa
 def test_conn_tells_who_gave_a_row_and_the_session_where_they_came_from(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=(4,))
     other = recorded(tmp_path / "other", lag=300_000)
-    report = merge(one, other, tmp_path / "out")
+    report = united(one, other, tmp_path / "out")
     conns = [row["conn"] for row in rows(tmp_path / "out", "depth")]
     assert conns == [0, 0, 0, 0, 1, *[0] * 15]
     assert report.taken["depth", 1] == 1
@@ -90,7 +99,7 @@ def test_conn_tells_who_gave_a_row_and_the_session_where_they_came_from(tmp_path
 def test_hole_of_both_is_a_gap_and_the_next_snapshot_of_either_heals_it(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=(3, 4))
     other = recorded(tmp_path / "other", skip=(4,), lag=300_000)
-    report = merge(one, other, tmp_path / "out")
+    report = united(one, other, tmp_path / "out")
     assert gaps(tmp_path / "out") == [("depth", 124, 130), ("trades", 3, 5)]
     assert report.gaps == 2
     found = validate(tmp_path / "out")
@@ -101,7 +110,7 @@ def test_hole_of_both_is_a_gap_and_the_next_snapshot_of_either_heals_it(tmp_path
 def test_recordings_one_after_the_other_are_one(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=tuple(range(10, 20)))
     other = recorded(tmp_path / "other", skip=tuple(range(8)), lag=DAY)
-    merge(one, other, tmp_path / "out")
+    united(one, other, tmp_path / "out")
     assert [row["last_id"] for row in rows(tmp_path / "out", "depth")] == [109 + 5 * at for at in range(20)]
     dates = [part.partition.date for part in list_parts(tmp_path / "out", "depth")]
     assert dates == ["2024-08-08", "2024-08-09"]
@@ -112,7 +121,7 @@ def test_compacted_and_wide_datasets_are_united_too(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=(4,), edits={'"7.25"': b'"7.2500000001"'})
     other = recorded(tmp_path / "other", lag=300_000, edits={'"7.25"': b'"7.2500000001"'})
     compact(one)
-    merge(one, other, tmp_path / "out")
+    united(one, other, tmp_path / "out")
     assert {part.partition.wide for part in list_parts(tmp_path / "out", "depth")} == {True}
     assert len(rows(tmp_path / "out", "depth")) == 20
 
@@ -121,7 +130,7 @@ def test_merging_again_makes_the_same_rows(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", skip=(4,))
     other = recorded(tmp_path / "other", lag=300_000)
     for name in ("out", "again"):
-        merge(one, other, tmp_path / name)
+        united(one, other, tmp_path / name)
     for table in ("depth", "trades", "snapshots", "events", "instruments"):
         assert rows(tmp_path / "out", table) == rows(tmp_path / "again", table)
     assert [path.name for path in tmp_path.iterdir() if "merging" in path.name] == []

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mmdata.datasets import verify
 from mmdata.datasets.book import Book
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.formats import sources
@@ -46,7 +47,10 @@ def imported(folder: Path, files: dict[str, str | bytes], source_format: str, **
     for name, content in files.items():
         paths.append(folder / name)
         paths[-1].write_bytes(content.encode() if isinstance(content, str) else content)
-    return import_tables(paths, folder / "data", source_format=source_format, **asked)
+    report = import_tables(paths, folder / "data", source_format=source_format, **asked)
+    assert verify(folder / "data").differences == []
+    assert [told for told in report.warnings if " were " in told] == []  # sums that are not equal
+    return report
 
 
 def zipped(name: str, text: str) -> bytes:

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from mmdata.datasets.certificate.certifying import certify_days, list_days
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.datasets.formats.output import Output
-from mmdata.datasets.layout import Part, Partition, encode_symbol, list_parts
+from mmdata.datasets.layout import NO_SYMBOL, Part, Partition, encode_symbol, list_parts
 from mmdata.datasets.locks import session_lock, symbol_lock
 from mmdata.datasets.market import reading
 from mmdata.datasets.published import Published, by_date
@@ -197,6 +198,9 @@ class CsvReport:
     """Published, by table."""
     skipped: int = 0
     """Rows that were there already."""
+    certified: int = 0
+    """Days of a symbol that got a certificate, or another in place of the old."""
+    warnings: list[str] = field(default_factory=list)
 
 
 def import_csv(
@@ -205,9 +209,11 @@ def import_csv(
     """Import files of plain CSV into the dataset at ``out``; sessions and frames stay what they are.
 
     ``exchange`` is needed where the file's folder is not called after one; ``symbol`` leaves out all others.
-    Importing the same again changes nothing. UsageError: a name that is not ours, an unknown exchange, a
-    session that is being written by another process. DatasetError: a row is none of its table; earlier rows
-    are there then. DiskError: ``out`` cannot be written.
+    Importing the same again changes nothing. The days are certified anew at the end.
+
+    UsageError: a name that is not ours, an unknown exchange, a session that is being written by another
+    process. DatasetError: a row is none of its table; earlier rows are there then. DiskError: ``out`` cannot
+    be written.
     """
     files = [(path, named(path)) for path in sources]
     chosen = [(path, told) for path, told in files if symbol is None or told.symbol == symbol]
@@ -218,7 +224,19 @@ def import_csv(
             for session, own in _by_session(rows):
                 with session_lock(out, session, wait=False):
                     _publish(out, reports, told, session, own)
+    _certify(out, reports, [told for _, told in chosen])
     return reports
+
+
+def _certify(out: Path, report: CsvReport, files: Sequence[Named]) -> None:
+    """Certify the days of some files; what a session notes of no symbol is in the others' certificates."""
+    dates = {told.date for told in files}
+    symbols = {told.symbol for told in files}
+    found = list_days(out, exchange=report.exchange) if dates else []
+    chosen = [day for day in found if day.date in dates and (NO_SYMBOL in symbols or day.symbol in symbols)]
+    certified = certify_days(out, chosen)
+    report.certified = len(certified.done)
+    report.warnings += [*certified.warnings, *certified.skipped, *certified.failures]
 
 
 def _exchange(sources: Sequence[Path], told: str | None) -> str:
