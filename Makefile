@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
+PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-recorder bench-faults clean crash-test fault-test long-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -25,6 +26,10 @@ unit: $(STAMP)
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)
 	$(BIN)/pytest -q -m real --require-real
+
+# Those who read our exports do so, in an environment of their own. Fails where they or the captures are missing.
+peer-test: $(STAMP) $(PEERS)/.made
+	MMDATA_PEERS=$(PEERS)/bin/python $(BIN)/pytest -q -m real --require-real tests/real/test_export_peers.py
 
 # Builds the image and runs it; as root. Fails where that cannot be done, instead of skipping.
 container-test: $(STAMP)
@@ -77,5 +82,12 @@ $(RIVALS)/.made: benchmarks/rivals/constraints.txt
 	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< cryptofeed crypto-lob-stream 'hftbacktest[numba,numpy,polars]'
 	@touch $@
 
+$(PEERS)/.made: benchmarks/peers/constraints.txt
+	@rm -rf $(PEERS)
+	@$(PYTHON) -m venv $(PEERS)
+	@echo "installing the peers into $(PEERS) ..."
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< hftbacktest nautilus_trader msgspec numba polars
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(RIVALS) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(RIVALS) $(PEERS) dist .pytest_cache .mypy_cache .ruff_cache

@@ -2,8 +2,8 @@
 
 ``python -m tests.crash.stepper finish ROOT SEGMENT KEEP`` finishes the segment in a copy of ROOT for each n,
 until an n is never reached, and leaves the copies as ``ROOT-<n>``; ``compact ROOT`` compacts it instead,
-``certify ROOT`` certifies what was ingested there.
-Forks, so that nothing is imported anew.
+``merge ROOT STRIDE`` unites the two datasets in it to a third, at each STRIDE-th n; ``certify ROOT``
+certifies what was ingested there. Forks, so that nothing is imported anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmdata.datasets import compact, compaction, disk
+from mmdata.datasets import compact, compaction, disk, merge
 from mmdata.datasets.certificate import certify_ingested
 from mmdata.recorder.segments import finish_segment
 
@@ -45,8 +45,8 @@ def die_at(number: int) -> None:
     setattr(compaction, "swap", counting(disk.swap))  # noqa: B010 mypy: it is imported there
 
 
-def each_step(root: Path, act: Callable[[Path], object]) -> int:
-    """Let ``act`` die at one change after the other, each time in a copy; return how many there are."""
+def each_step(root: Path, act: Callable[[Path], object], stride: int = 1) -> int:
+    """Let ``act`` die at one change after the other (or at each ``stride``-th), in copies; return its end."""
     number = 0
     while True:
         copy = root.with_name(f"{root.name}-{number}")
@@ -60,13 +60,15 @@ def each_step(root: Path, act: Callable[[Path], object]) -> int:
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             return number
-        number += 1
+        number += stride
 
 
 def main(what: str, root: Path, *more: str) -> int:
     """Die at each step of one deed."""
     if what == "compact":
         return each_step(root, compact)
+    if what == "merge":
+        return each_step(root, lambda copy: merge(copy / "one", copy / "other", copy / "out"), int(more[0]))
     if what == "certify":
         return each_step(root, lambda copy: certify_ingested(copy, "binance"))
     segment, keep = Path(more[0]).relative_to(root), more[1] == "keep"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, PENDING, REPLACE, SPLICE, Columns
 from mmdata.datasets.book import Book, proven, rebuild
+from mmdata.datasets.booksync import BookSync, Note
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
-from mmdata.recorder.booksync import BookSync, Note
 
 LEVELS = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 40), st.integers(0, 5)), max_size=12)
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
 from mmdata.datasets.book import proven
+from mmdata.datasets.booksync import Note
+from mmdata.datasets.booksync import TradeChain as RecorderChain
 from mmdata.datasets.certificate.content import ContentHash
 from mmdata.datasets.certificate.proof import ChainProof, Mark, Messages, TradeChain
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.schema import arrow_schema
-from mmdata.recorder.booksync import Note
-from mmdata.recorder.booksync import TradeChain as RecorderChain
 from tests.property.test_book_kernel import columns
 
 Item = tuple[int, tuple[int, int, int]]

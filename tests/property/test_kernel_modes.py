@@ -12,6 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 KERNEL_TESTS = {
     "book": ("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py"),
+    "export": ("tests/property/test_export_flow.py",),
     "lines": ("tests/unit/test_plain.py",),
     "levels": ("tests/unit/test_levels.py", "tests/property/test_levels.py"),
 }

@@ -156,7 +156,7 @@ def ingested(exchange: str, lines: list[Line], *, strict: bool = False) -> tuple
     ) -> None:
         found.append((partition, n, facts, rows.combine_chunks()))
 
-    with patch("mmdata.recorder.ingest.publish", publish):
+    with patch("mmdata.datasets.published.publish", publish):
         ingest = Ingest(Path("nowhere"), exchange, SESSION, {})
         if strict:
             ingest._decoder = Strict(DECODERS[exchange])

@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
 
+from mmdata.datasets.booksync import Note
 from mmdata.recorder.books import Books
-from mmdata.recorder.booksync import Note
 from mmdata.recorder.capture import Event
 from mmdata.recorder.counts import Counts
 from mmdata.recorder.venues import open_stream

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mmdata.datasets.booksync import Ask, BookSync, Note, TradeChain
 from mmdata.datasets.chain import CHAINS
-from mmdata.recorder.booksync import Ask, BookSync, Note, TradeChain
 
 SPOT, OKX = CHAINS["binance"], CHAINS["okx"]
 

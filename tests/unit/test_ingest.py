@@ -210,7 +210,7 @@ def test_symbol_that_turned_wide_is_told_also_when_ingest_was_killed_before_it_s
             raise DiskError("the disk is full")
         return publish(*args)
 
-    monkeypatch.setattr("mmdata.recorder.ingest.publish", killed)
+    monkeypatch.setattr("mmdata.datasets.published.publish", killed)
     with pytest.raises(DiskError):
         run(tmp_path, lines)
     monkeypatch.undo()
@@ -244,7 +244,7 @@ def test_crash_between_two_files_is_mended_by_ingesting_again(
             raise DiskError("the disk is full")
         return publish(*args)
 
-    monkeypatch.setattr("mmdata.recorder.ingest.publish", fail_second)
+    monkeypatch.setattr("mmdata.datasets.published.publish", fail_second)
     with pytest.raises(DiskError):
         run(tmp_path / "torn", lines)
     assert [len(rows(tmp_path / "torn", table)) for table in ("depth", "trades")] == [3, 0]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli import catalog, certifying, datasets, demo, recording, replaying, watching
+from mmdata.cli import catalog, certifying, datasets, demo, exporting, merging, recording, replaying, watching
 from mmdata.cli.shell import fail
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command("validate")(datasets.validate)
 app.command("verify")(certifying.verify)
 app.command("certify")(certifying.certify)
 app.command("compact")(datasets.compact)
+app.command("merge")(merging.merge)
+app.command("export")(exporting.export)
 app.command("replay")(replaying.replay)
 app.command("sandbox")(recording.sandbox)
 app.add_typer(recording.config, name="config")

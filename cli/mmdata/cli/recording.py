@@ -25,6 +25,7 @@ from mmdata.cli.watching import live_table
 from mmdata.datasets.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmdata.datasets.formats.session import TableReport
     from mmdata.recorder.config import Job
     from mmdata.recorder.importing import ImportReport
     from mmdata.recorder.job import RecordReport
@@ -219,9 +220,15 @@ def recover(
 
 @command
 def import_(
-    sources: Annotated[list[Path], typer.Argument(help="Files, one stream in the order given.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Files, one stream in the order given; a dataset too with --compare."),
+    ],
     source_format: Annotated[
-        str, typer.Option("--format", "-f", help="mmdata, hftbacktest or cryptofeed.")
+        str,
+        typer.Option(
+            "--format", "-f", help="mmdata, hftbacktest, cryptofeed, tardis, binance-public or okx-public."
+        ),
     ] = "mmdata",
     exchange: Annotated[str | None, typer.Option(help="binance, binance-usdm or okx.")] = None,
     symbol: Annotated[
@@ -230,55 +237,92 @@ def import_(
     out: Annotated[Path, typer.Option(envvar="MMDATA_DATA", help="The dataset's folder.")] = DEFAULT_DATA,
     tick: Annotated[str | None, typer.Option(help="Tick size of --symbol; else derived, and said.")] = None,
     lot: Annotated[str | None, typer.Option(help="Lot size of --symbol; else derived, and said.")] = None,
+    instruments: Annotated[
+        Path | None, typer.Option(help="YAML with tick and lot by symbol: BTCUSDT: ['0.01', '0.00001'].")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Import nothing: compare by id with this dataset.")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
-    """Import recordings into a dataset.
+    """Import recordings into a dataset, or compare them with one.
 
-    Reads our own captures, hftbacktest's collector files and cryptofeed's logs. Importing the same bytes
-    again changes nothing. Exit 1: a line could not be decoded; it lies in the table quarantine.
+    Reads our own captures, hftbacktest's collector files, cryptofeed's logs, Tardis CSV, and the public
+    archives of Binance and OKX. Importing the same bytes again changes nothing. Exit 1: a line could not be
+    decoded; it lies in the table quarantine. With --compare: which book messages and trades each lacks and
+    which differ, exit 1 if any does; a source may be a dataset itself.
 
     Example: mmdata import btcusdt_20240808.gz -f hftbacktest --exchange binance --symbol BTCUSDT --out data
     """
-    from mmdata.recorder.importing import import_sources
+    from mmdata.datasets.formats.importing import read_grid
 
-    grid = None
+    grid = None if instruments is None else read_grid(instruments)
     if tick is not None or lot is not None:
         if tick is None or lot is None or symbol is None:
             raise UsageError("--tick and --lot go together, with the --symbol that they are of")
-        grid = {symbol: (tick, lot)}
-    report = import_sources(
-        sources, out, source_format=source_format, exchange=exchange, symbol=symbol, grid=grid
-    )
+        grid = (grid or {}) | {symbol: (tick, lot)}
+    asked = {"source_format": source_format, "exchange": exchange, "symbol": symbol, "grid": grid}
+    if compare is not None:
+        return _compare(sources, compare, asked, as_json=as_json, quiet=quiet)
+    report = _run_import(sources, out, asked)
     if as_json:
         say_json(_import_json(report))
     elif not quiet:
         _say_import(report, out)
-    return 1 if report.ingest.quarantined else 0
+    return 1 if report.quarantined else 0
 
 
-def _import_json(report: ImportReport) -> dict[str, Any]:
-    from mmdata.recorder.ingest import describe
+def _run_import(sources: list[Path], out: Path, asked: dict[str, Any]) -> ImportReport | TableReport:
+    from mmdata.datasets.formats.importing import READERS, import_tables
+    from mmdata.recorder.importing import FORMATS, import_sources
 
+    wanted = asked["source_format"]
+    if wanted not in (known := (*FORMATS, *READERS)):
+        raise UsageError(f"format {wanted!r} is not known, expected one of {', '.join(known)}")
+    run = import_tables if wanted in READERS else import_sources
+    return run(sources, out, **asked)
+
+
+def _compare(sources: list[Path], other: Path, asked: dict[str, Any], *, as_json: bool, quiet: bool) -> int:
+    """Compare sources, or a dataset, with a dataset; what is imported for it goes again."""
+    import tempfile
+
+    from mmdata.cli.merging import say_comparison
+    from mmdata.datasets.comparing import compare
+
+    only = {"exchange": asked["exchange"], "symbol": asked["symbol"]}
+    with tempfile.TemporaryDirectory(prefix="mmdata-compare-") as folder:
+        if len(sources) == 1 and sources[0].is_dir():
+            found = compare(sources[0], other, **only)
+        else:
+            _run_import(sources, Path(folder), asked)
+            found = compare(Path(folder), other, **only, told=" ".join(map(str, sources)))
+    if as_json:
+        say_json(found.to_json_dict() | {"exit": found.exit_code()})
+    elif not quiet:
+        say_comparison(found)
+    return found.exit_code()
+
+
+def _import_json(report: ImportReport | TableReport) -> dict[str, Any]:
     return {
         "schema": 1,
         "session": report.session,
         "exchange": report.exchange,
         "gaps": report.gaps,
-        "accounting": dict(describe(report.ingest)),
-        "certified": report.ingest.certified,
-        "derived": {symbol: [str(tick), str(lot)] for symbol, (tick, lot) in report.derived.items()},
-        "warnings": report.ingest.warnings,
+        "accounting": dict(report.accounting()),
+        "certified": report.certified,
+        "derived": {symbol: [f"{tick:f}", f"{lot:f}"] for symbol, (tick, lot) in report.derived.items()},
+        "warnings": report.warnings,
     }
 
 
-def _say_import(report: ImportReport, out: Path) -> None:
-    from mmdata.recorder.ingest import describe
-
-    for warning in report.ingest.warnings:
+def _say_import(report: ImportReport | TableReport, out: Path) -> None:
+    for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
-    rows = [(what, count) for what, count in describe(report.ingest) if count]
+    rows = [(what, count) for what, count in report.accounting() if count]
     rows.append(("gaps in the chains", report.gaps))
     title = f"{report.session}: {report.exchange} into {out}"
     say_table(title, [*words("what"), *figures("count")], rows)

@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     from mmdata.datasets.aggregation import bars
     from mmdata.datasets.certificate import certify, verify
     from mmdata.datasets.compaction import compact
+    from mmdata.datasets.comparing import compare
     from mmdata.datasets.contents import catalog
+    from mmdata.datasets.exporting import export
+    from mmdata.datasets.formats.importing import import_tables
     from mmdata.datasets.frames import books, iter_books
+    from mmdata.datasets.merging import merge
     from mmdata.datasets.proofs import segments
     from mmdata.datasets.reading import scan, trades
     from mmdata.datasets.validation import validate
@@ -20,7 +24,11 @@ __all__ = [
     "catalog",
     "certify",
     "compact",
+    "compare",
+    "export",
+    "import_tables",
     "iter_books",
+    "merge",
     "scan",
     "segments",
     "trades",
@@ -34,7 +42,11 @@ _HOMES = {
     "catalog": "mmdata.datasets.contents",
     "certify": "mmdata.datasets.certificate",
     "compact": "mmdata.datasets.compaction",
+    "compare": "mmdata.datasets.comparing",
+    "export": "mmdata.datasets.exporting",
+    "import_tables": "mmdata.datasets.formats.importing",
     "iter_books": "mmdata.datasets.frames",
+    "merge": "mmdata.datasets.merging",
     "scan": "mmdata.datasets.reading",
     "segments": "mmdata.datasets.proofs",
     "trades": "mmdata.datasets.reading",

@@ -65,8 +65,8 @@ def classify(rule: int, book_id: int, first_id: int, last_id: int, prev_id: int)
     >>> classify(RANGE, 121, 125, 130, 124) == BREAKS
     True
     """
-    if rule == UNCHAINED or (rule == LINKED and last_id == NO_ID):
-        return CONTINUES
+    if rule == UNCHAINED or last_id == NO_ID:
+        return CONTINUES  # nothing to go by: a recording without ids is taken as it came
     if rule == RANGE:
         if last_id <= book_id:
             return REPEAT

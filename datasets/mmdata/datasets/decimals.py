@@ -99,6 +99,24 @@ def from_units(words: NDArray[np.int64], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(words), [None, pa.py_buffer(words)])
 
 
+def to_floats(multiples: NDArray[np.int64], unit: Decimal) -> NDArray[np.float64]:
+    """Return whole multiples of ``unit`` as the floats nearest to them.
+
+    (``multiples * float(unit)`` is often the float beside it.)
+
+    >>> to_floats(np.array([3, 7]), Decimal("0.1")).tolist(), 3 * 0.1
+    ([0.3, 0.7], 0.30000000000000004)
+    """
+    sign, digits, exponent = shortest(unit).as_tuple()
+    assert not sign
+    assert isinstance(exponent, int)
+    factor, scale = int("".join(map(str, digits))), 10**-exponent
+    largest = int(np.abs(multiples).max(initial=0))
+    if largest * factor < 2**53 and scale <= 10**22:  # both operands exact, so one rounding
+        return multiples * factor / float(scale)
+    return np.array([int(value) * factor / scale for value in multiples], np.float64)
+
+
 def decimal_array(
     multiples: NDArray[np.int64], unit: Decimal, null: NDArray[np.bool_] | None = None
 ) -> pa.Array:

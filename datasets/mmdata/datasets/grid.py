@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow as pa
 
-from mmdata.datasets.decimals import common_divisor, in_units, scaled, shortest
+from mmdata.datasets.decimals import common_divisor, greatest_divisor, in_units, scaled, shortest
 
 Step = Literal["tick", "lot"]
 TICK: Final = "tick"
@@ -51,6 +51,27 @@ class Unit:
 
     size: Decimal
     source: str
+
+
+class Divisors:
+    """The greatest common divisors of the prices and of the sizes of one symbol, over all that was seen."""
+
+    def __init__(self) -> None:
+        self.tick: Decimal | None = None
+        self.lot: Decimal | None = None
+
+    def see(self, rows: pa.Table) -> None:
+        """Take the prices and sizes of some rows in: all their columns of decimals."""
+        for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
+            for chunk in rows[name].chunks:
+                values = scaled(chunk)
+                if not values.size:
+                    continue
+                step = Decimal(greatest_divisor(values)).scaleb(-chunk.type.scale)
+                if name.endswith("size"):
+                    self.lot = step if self.lot is None else common_divisor(self.lot, step)
+                else:
+                    self.tick = step if self.tick is None else common_divisor(self.tick, step)
 
 
 def in_force(told: Iterable[Instrument]) -> list[Instrument]:

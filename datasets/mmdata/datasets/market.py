@@ -7,7 +7,7 @@ that counts, (session, frame, row), and turns decimals into integer ticks and lo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -175,8 +175,8 @@ def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Ma
     sessions = session_order(tables)
     depth = read_rows("depth", tables["depth"], DEPTH)
     snapshots = read_snapshots(tables["snapshots"])
-    trades = read_rows("trades", tables["trades"], _TRADES)
-    bbo = read_rows("bbo", tables["bbo"], _BBO)
+    trades = read_rows("trades", tables["trades"], TRADES)
+    bbo = read_rows("bbo", tables["bbo"], BBO)
     events = read_rows("events", tables["events"], EVENTS)
     gaps = events.filter(is_gap(events))
     instruments = read_instruments(tables["instruments"], sessions)
@@ -201,7 +201,7 @@ def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Ma
         order=order,
         ts_recv=ts_recv,
         ts_event=ts_event,
-        trades=_trades(trades, sessions, grid),
+        trades=trades_of(trades, sessions, grid, single_trades(trades, sessions)),
         lot_source=grid.lot.source,
         quotes=_quotes(bbo, sessions, grid),
         trade_holes=_holes(gaps.filter(pc.equal(gaps["channel"], "trades")), sessions),
@@ -223,17 +223,18 @@ def nothing_of(root: Place, exchange: str, symbol: str, what: str) -> UsageError
     return UsageError(f"{root}: {what} of {exchange} {symbol}; it holds {have}")
 
 
+# The columns that a market is made of.
 DEPTH = [
     *("session", "frame", "ts_recv", "ts_event", "first_id", "last_id", "prev_id"),
     *("side", "price", "size", "is_snapshot", "is_last"),
 ]
-_SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
+SNAPSHOTS = ["session", "frame", "ts_recv", "last_id", "side", "price", "size", "reason"]
 _TOUCH = ["bid_price", "bid_size", "ask_price", "ask_size"]
-_TRADES = [
+TRADES = [
     *("session", "frame", "ts_recv", "ts_event", "trade_id"),
     *("side", "price", "size", "origin", "kind"),
 ]
-_BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
+BBO = ["session", "frame", "ts_recv", "ts_event", "last_id", *_TOUCH]
 EVENTS = ["session", "frame", "ts_recv", "kind", "channel", "next_id", "detail"]
 _COVERED = '"book":"covered"'  # in the detail of a gap whose messages a snapshot holds: the book is whole
 _INSTRUMENTS = ["session", "frame", "ts_recv", "source", "tick_size", "lot_size", "contract_value"]
@@ -247,11 +248,18 @@ def is_gap(events: pa.Table) -> pa.ChunkedArray:
 
 def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """Read ``columns`` of one published part. DatasetError: it is damaged, lacks a column, was replaced."""
-    try:
+    with reading(part):
         if part.rows is not None:
             return pa.concat_tables(row_groups(part, columns))
         wanted = None if columns is None else list(columns)
         return pq.read_table(columns=wanted, partitioning=None, **source(part.path))
+
+
+@contextlib.contextmanager
+def reading(part: Part) -> Iterator[None]:
+    """Say of whatever keeps ``part`` from being read what it means. DatasetError: as `read_part` does."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ReplacedError(
             f"{part.path}: is no longer there: its day was compacted, or removed, since it was listed; "
@@ -277,7 +285,7 @@ def read_rows(table: str, parts: Sequence[Part], columns: Sequence[str]) -> pa.T
 
 def read_snapshots(parts: Sequence[Part]) -> pa.Table:
     """Return the snapshots that a book may start from: those of audits are left out."""
-    snapshots = read_rows("snapshots", parts, _SNAPSHOTS)
+    snapshots = read_rows("snapshots", parts, SNAPSHOTS)
     return snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
 
 
@@ -532,7 +540,14 @@ def _marks(at: int, order: Ints, kind: NDArray[np.int64], ts_recv: Ints) -> _Pie
     )
 
 
-def _trades(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Trades:
+def single_trades(table: pa.Table, sessions: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which of ``sessions`` have single trades in ``table``, not only aggregates."""
+    has_single = np.zeros(len(sessions), np.bool_)
+    has_single[places(table, sessions)[pc.equal(table["kind"], "trade").to_numpy()] >> FRAME_BITS] = True
+    return has_single
+
+
+def trades_of(table: pa.Table, sessions: Sequence[str], grid: Grid, has_single: NDArray[np.bool_]) -> Trades:
     """Return the tape of each session, one row a trade, by arrival.
 
     Block trades are off the book and are left out; so are aggregates where the session has single trades
@@ -540,8 +555,6 @@ def _trades(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Trades:
     """
     place = places(table, sessions)
     single = pc.equal(table["kind"], "trade").to_numpy()
-    has_single = np.zeros(len(sessions), np.bool_)
-    has_single[place[single] >> FRAME_BITS] = True
     aggregate = pc.equal(table["kind"], "agg").to_numpy() & ~has_single[place >> FRAME_BITS]
     chosen = np.flatnonzero(single | aggregate)
     # Parts of two dates may interleave: a receive clock stepped back over midnight.

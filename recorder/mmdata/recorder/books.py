@@ -12,10 +12,10 @@ import random
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Protocol
 
+from mmdata.datasets.booksync import Action, Ask, BookSync, Note
 from mmdata.datasets.chain import ChainRule
 from mmdata.recorder.ask import Asker
 from mmdata.recorder.backoff import backoff
-from mmdata.recorder.booksync import Action, Ask, BookSync, Note
 from mmdata.recorder.capture import Event
 from mmdata.recorder.counts import Counts
 from mmdata.recorder.leg import Link

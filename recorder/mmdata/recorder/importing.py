@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
+from mmdata.datasets.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.datasets.certificate import certify_ingested
 from mmdata.datasets.certificate.accounts import write_account
 from mmdata.datasets.chain import CHAINS, NO_ID
-from mmdata.datasets.decimals import common_divisor, greatest_divisor, scaled, shortest
+from mmdata.datasets.decimals import shortest
 from mmdata.datasets.errors import UsageError
+from mmdata.datasets.formats.importing import check_grid
+from mmdata.datasets.formats.sources import fingerprint
+from mmdata.datasets.grid import Divisors
 from mmdata.datasets.locks import session_lock
 from mmdata.datasets.stores import local_root
 from mmdata.datasets.version import version
-from mmdata.recorder.booksync import Action, Ask, BookSync, Note, TradeChain
 from mmdata.recorder.capture import EVENT, REST, Event, Line, read_segment
 from mmdata.recorder.formats import cryptofeed, hftbacktest
-from mmdata.recorder.formats.sources import Lines, fingerprint
-from mmdata.recorder.ingest import Grid, Ingest, IngestReport
+from mmdata.recorder.formats.sources import Lines
+from mmdata.recorder.ingest import Grid, Ingest, IngestReport, describe
 from mmdata.recorder.records import Depth, Instrument, Record, Trade
 from mmdata.recorder.venues import DECODERS
 
@@ -50,6 +53,25 @@ class ImportReport:
     """Tick and lot size by symbol, where they were derived from the values seen."""
     gaps: int = 0
 
+    @property
+    def quarantined(self) -> int:
+        """How many lines could not be decoded."""
+        return self.ingest.quarantined
+
+    @property
+    def certified(self) -> int:
+        """How many days of a symbol got a certificate, or another one."""
+        return self.ingest.certified
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for whoever imports."""
+        return self.ingest.warnings
+
+    def accounting(self) -> list[tuple[str, int]]:
+        """Return what became of the lines as (what, how many)."""
+        return describe(self.ingest)
+
 
 def import_sources(
     sources: Sequence[Path],
@@ -73,7 +95,7 @@ def import_sources(
     if source_format not in FORMATS:
         raise UsageError(f"format {source_format!r} is not known, expected one of {', '.join(FORMATS)}")
     out = local_root(out, "an import")
-    _check_grid(grid or {})
+    check_grid(grid or {})
     if source_format == "mmdata":
         if symbol is not None or grid:
             raise UsageError("our own captures name symbol, tick and lot themselves: leave them out")
@@ -136,21 +158,6 @@ def _import_foreign(
     return ImportReport(session, exchange, ingest.report, reader.derived, reader.gaps)
 
 
-def _check_grid(grid: Grid) -> None:
-    """Raise UsageError for a tick or lot that is no positive number."""
-    for symbol, steps in grid.items():
-        for what, step in zip(("tick", "lot"), steps, strict=True):
-            try:
-                value = Decimal(step)
-            except InvalidOperation:
-                value = Decimal("NaN")
-            if not value.is_finite() or value <= 0:
-                raise UsageError(
-                    f"{what} of {symbol}: found {step!r}, expected a positive number such as 0.01; nothing "
-                    f"was imported"
-                )
-
-
 class _ForeignReader:
     """Feeds a foreign capture's lines to ingest, and notes what its own recorder did not: the chain."""
 
@@ -161,7 +168,7 @@ class _ForeignReader:
         self._user_grid = user_grid
         self._books: dict[str, BookSync] = {}
         self._chains: dict[tuple[str, str], TradeChain] = {}
-        self._units: dict[str, dict[str, Decimal]] = {}
+        self._divisors: dict[str, Divisors] = {}
         self._begun = False
         self.derived: dict[str, tuple[Decimal, Decimal]] = {}
         self.gaps = 0
@@ -211,8 +218,8 @@ class _ForeignReader:
         if line is None:
             return
         self._ingest.flush()
-        for symbol, units in sorted(self._units.items()):
-            tick, lot = (shortest(units.get(what) or Decimal(1)) for what in ("price", "size"))
+        for symbol, divisors in sorted(self._divisors.items()):
+            tick, lot = (shortest(step or Decimal(1)) for step in (divisors.tick, divisors.lot))
             if symbol in self._user_grid:
                 tick_size, lot_size = self._user_grid[symbol]
                 source = "user"
@@ -301,14 +308,7 @@ class _ForeignReader:
 
     def see_rows(self, symbol: str, rows: pa.Table) -> None:
         """Take the prices and sizes of published rows into the greatest common divisors."""
-        units = self._units.setdefault(symbol, {})
-        for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
-            what = "size" if name.endswith("size") else "price"
-            for chunk in rows[name].chunks:
-                values = scaled(chunk)
-                if values.size:
-                    step = Decimal(greatest_divisor(values)).scaleb(-chunk.type.scale)
-                    units[what] = common_divisor(units[what], step) if what in units else step
+        self._divisors.setdefault(symbol, Divisors()).see(rows)
 
 
 def _import_own(sources: Sequence[Path], out: Path, *, exchange: str | None) -> ImportReport:

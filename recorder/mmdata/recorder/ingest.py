@@ -6,30 +6,25 @@ lines again changes nothing: a crash between two published files is mended by do
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mmdata.datasets.certificate import CertifyReport
 from mmdata.datasets.certificate.accounts import Account, DayAccount, Lines
 from mmdata.datasets.chain import CHAINS
-from mmdata.datasets.errors import DatasetError
-from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name, first_date, list_parts
+from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name
 from mmdata.datasets.locks import symbol_lock
-from mmdata.datasets.publish import publish
-from mmdata.datasets.schema import EXACT_TABLES, TABLES, WIDE, exact_columns
-from mmdata.datasets.stretches import Stretch, stretches_of
+from mmdata.datasets.published import Published, by_date, frames_of
+from mmdata.datasets.schema import EXACT_TABLES, WIDE, exact_columns
 from mmdata.recorder.capture import DAMAGED, EVENT, FRAME, REST, SENT, Event, Line, RestAnswer
 from mmdata.recorder.merge import MergeState, Merging
 from mmdata.recorder.records import (
@@ -70,7 +65,6 @@ _PLAIN = ("binance", "binance-usdm")
 """Exchanges whose plain frames are read many at once."""
 _PLAIN_ROWS: dict[str, Callable[[], Rows]] = {"depth": DepthRows, "trades": TradeRows, "bbo": BboRows}
 _MOST_STRICT = 1 << 10  # lines on end; then the next is tried as a plain one
-_ATTEMPTS = 5  # at looking at what is being compacted
 
 _R = TypeVar("_R", DepthRows, SnapshotRows, TradeRows, BboRows)
 Grid = dict[str, tuple[str, str]]
@@ -170,11 +164,11 @@ class Ingest:
         self._rows: dict[tuple[str, str], Rows] = {}
         self._unsettled = 0
         self._pending = 0
-        self._published = _Published(root, exchange, session)
+        self._published = Published(root, exchange, session)
         self._aside = aside
         self._publishing: Future[None] | None = None
-        self._publishing_part = Lock()
-        """Held while two threads might look at what is published, or add to it."""
+        self._counting = Lock()
+        """Held while two threads might count rows."""
         self._plain_lines: PlainLines | None = None
         self._strict_run, self._strict_left = 1, 0
         """Lines on end that the strict reader takes before the next is tried as a plain one."""
@@ -521,7 +515,7 @@ class Ingest:
                 self._publish_table(batch, table, tables.pop(table))
 
     def _publish_table(self, batch: _Batch, table: str, rows: pa.Table) -> None:
-        for day, part in _by_date(rows):
+        for day, part in by_date(rows):
             partition = Partition(
                 table, batch.wide and table in EXACT_TABLES, self._exchange, batch.symbol, day
             )
@@ -535,7 +529,7 @@ class Ingest:
             return None
         # Taken from the data, so that ingesting the same lines again says the same: of what is published
         # only what came before these lines counts.
-        begin = min(_frames_of(columns)[0] for columns in tables.values())
+        begin = min(frames_of(columns)[0] for columns in tables.values())
         return None if self._published.is_wide_before(symbol, begin) else first
 
     def _with_wide_event(self, symbol: str, frame: int) -> dict[str, pa.Array]:
@@ -545,27 +539,15 @@ class Ingest:
         return sorted_by_frame(self._rows["events", symbol].columns(self._session))
 
     def _publish_part(self, partition: Partition, rows: pa.Table, facts: dict[str, str]) -> None:
-        with self._publishing_part:
+        with self._counting:
             self._days.add_rows(partition, rows.num_rows)
-            if self._dry:
-                return
-            fresh = self._published.fresh(partition, rows)
-            self.report.skipped += rows.num_rows - fresh.num_rows
-            if not fresh.num_rows:
-                return
-            first, _ = _frames_of(fresh)
-            later = self._published.last_frame(partition.table, partition.symbol)
-            n = self._published.next_number(partition.table)
-        if first < later:
-            raise DatasetError(
-                f"{self._session}: frames from {first} on of {partition.symbol} come after frame {later} was "
-                f"published in {partition.table}, so their rows would stand out of order; they are not "
-                f"ingested, and their capture stays"
-            )
-        publish(self._root, partition, self._session, n, fresh, facts)
-        with self._publishing_part:
-            self._published.add(partition, n, _frames_of(fresh), wide=partition.wide)
-            self.report.rows[partition.table] += fresh.num_rows
+        if self._dry:
+            return
+        fresh = self._published.publish(partition, rows, facts)
+        with self._counting:
+            self.report.skipped += rows.num_rows - fresh
+            if fresh:
+                self.report.rows[partition.table] += fresh
 
 
 class _DayCounts:
@@ -624,100 +606,6 @@ def _lines_of(report: IngestReport) -> Lines:
 def _numbers(record: Instrument) -> tuple[str | None, ...]:
     sizes = (record.lot_size, record.min_size, record.contract_value)
     return (record.tick_size, record.min_notional, *sizes)
-
-
-def _by_date(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    """Split rows at each change of the UTC date of ``ts_recv``.
-
-    The clock may step back over midnight: then a date comes twice, as two parts, in the order of arrival.
-    """
-    stamps = rows["ts_recv"].cast(pa.int64())
-    bounds = pc.min_max(stamps).as_py()
-    if bounds["min"] // _DAY_NS == bounds["max"] // _DAY_NS:
-        return [(date_name(bounds["min"]), rows)]
-    days = stamps.to_numpy() // _DAY_NS
-    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
-    return [
-        (date_name(int(days[begin]) * _DAY_NS), rows.slice(begin, end - begin))
-        for begin, end in pairwise(starts)
-    ]
-
-
-_Frames = tuple[int, int]
-"""First and last frame of a part: it holds all rows of its table, symbol and date between them."""
-
-
-def _frames_of(rows: pa.Table | Mapping[str, pa.Array]) -> _Frames:
-    frames = rows["frame"]
-    return int(frames[0].as_py()), int(frames[-1].as_py())
-
-
-class _Published:
-    """What the dataset already holds of a session: each part's frames, narrow and wide alike."""
-
-    def __init__(self, root: Path, exchange: str, session: str) -> None:
-        self._frames: dict[tuple[str, str, str], list[_Frames]] = defaultdict(list)
-        self._next: dict[str, int] = defaultdict(int)
-        self._wide_since: dict[str, int] = {}
-        """By symbol: where its first wide part begins."""
-        for partition, stretch in _stored(root, exchange, session):
-            self.add(partition, stretch.n, (stretch.first_frame, stretch.last_frame), wide=stretch.wide)
-
-    def add(self, partition: Partition, n: int, frames: _Frames, *, wide: bool) -> None:
-        """Add a part; ``wide`` as it was published, whatever a compaction has made of it."""
-        key = (partition.table, partition.symbol, partition.date)
-        self._frames[key].append(frames)
-        self._next[partition.table] = max(n + 1, self._next[partition.table])
-        if wide:
-            before = self._wide_since.get(partition.symbol, frames[0])
-            self._wide_since[partition.symbol] = min(before, frames[0])
-
-    def fresh(self, partition: Partition, rows: pa.Table) -> pa.Table:
-        """Return the rows that are not there yet."""
-        known = self._frames.get((partition.table, partition.symbol, partition.date), ())
-        first, last = _frames_of(rows)
-        known = [frames for frames in known if frames[0] <= last and frames[1] >= first]
-        if not known:
-            return rows
-        frames = rows["frame"].to_numpy()
-        there = np.zeros(len(frames), np.bool_)
-        for begin, end in known:
-            there |= (frames >= begin) & (frames <= end)
-        return rows.filter(pa.array(~there))
-
-    def last_frame(self, table: str, symbol: str) -> int:
-        """Return the highest frame of a symbol in a table that is there, -1 for none."""
-        parts = (
-            frames for key, known in self._frames.items() if key[:2] == (table, symbol) for frames in known
-        )
-        return max((last for _, last in parts), default=-1)
-
-    def next_number(self, table: str) -> int:
-        return self._next[table]
-
-    def is_wide(self, symbol: str) -> bool:
-        return symbol in self._wide_since
-
-    def is_wide_before(self, symbol: str, frame: int) -> bool:
-        """Tell whether a wide part of the symbol begins before ``frame``."""
-        return self._wide_since.get(symbol, frame) < frame
-
-
-def _stored(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:
-    """Return each part that is there of a session, those in compacted files too."""
-    for _ in range(_ATTEMPTS - 1):
-        with suppress(FileNotFoundError):  # a day was compacted between listing and looking
-            return _look(root, exchange, session)
-    return _look(root, exchange, session)
-
-
-def _look(root: Path, exchange: str, session: str) -> list[tuple[Partition, Stretch]]:
-    return [
-        (part.partition, stretch)
-        for table in TABLES
-        for part in list_parts(root, table, exchange=exchange, since=first_date(session), session=session)
-        for stretch in stretches_of(part)
-    ]
 
 
 def describe(report: IngestReport) -> list[tuple[str, int]]:

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mmdata.datasets.booksync import COVERED, Note, TradeChain
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.errors import DiskError
 from mmdata.recorder.ask import Asker, Explain
 from mmdata.recorder.backfill import Hole, fill
 from mmdata.recorder.books import Books
-from mmdata.recorder.booksync import COVERED, Note, TradeChain
 from mmdata.recorder.capture import (
     CaptureWriter,
     Event,

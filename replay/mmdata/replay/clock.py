@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import SPLICE
 from mmdata.datasets.book import proven
 from mmdata.datasets.chain import RANGE
+from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, happened, shift_to
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import NO_TIME, Market, Trades
 from mmdata.datasets.times import iso
@@ -25,7 +26,6 @@ Flags = NDArray[np.bool_]
 
 MAPPED = "mapped"
 RAW = "raw"
-DEFAULT_BASE_LATENCY_NS = 1_000_000
 _ALONE_NS = 100_000_000
 
 
@@ -136,13 +136,11 @@ def map_clock(market: Market, mode: str = MAPPED, base_latency_ns: int = DEFAULT
 def _fallback(market: Market, index: int, base_latency_ns: int) -> SessionClock:
     latencies = _latencies(market, index)
     name = market.sessions[index]
-    if not latencies.size:
-        return SessionClock(name, 0, "none: nothing in the session carries an event time", 0, 0)
-    shift = base_latency_ns - int(latencies.min())
+    shift, source = shift_to(int(latencies.min()) if latencies.size else None, base_latency_ns)
     return SessionClock(
         session=name,
         shift_ns=shift,
-        source=f"least latency set to {base_latency_ns / 1e6:g} ms",
+        source=source,
         timed=len(latencies),
         negative=int((latencies < 0).sum()),
         latencies=_summary(latencies + shift),
@@ -171,7 +169,7 @@ def _latencies(market: Market, index: int) -> Ints:
 def timeline(market: Market, clock: Clock) -> Timeline:
     """Put messages, trades and quotes on the exchange's clock."""
     received = clock.exchange_time(market, market.order, market.ts_recv)
-    acts = _happened(market.ts_event, received, clock)
+    acts = happened(market.ts_event, received, clock.base_latency_ns)
     # A book asked for over REST describes a moment long before it came. It acts where it stands among
     # the messages, and must not hold up those behind it.
     acts[market.columns.kind == SPLICE] = NO_TIME
@@ -184,7 +182,7 @@ def timeline(market: Market, clock: Clock) -> Timeline:
 
     trades = market.trades
     trade_received = clock.exchange_time(market, trades.order, trades.ts_recv)
-    trade_acts = _happened(trades.ts_event, trade_received, clock)
+    trade_acts = happened(trades.ts_event, trade_received, clock.base_latency_ns)
     # By their event: trades asked for after a hole stand behind others that happened later.
     trade = np.argsort(trade_acts, kind="stable")
     quote_received = clock.exchange_time(market, market.quotes.order, market.quotes.ts_recv)
@@ -201,12 +199,6 @@ def timeline(market: Market, clock: Clock) -> Timeline:
     )
 
 
-def _happened(event: Ints, received: Ints, clock: Clock) -> Ints:
-    """Return when something happened; what carries no time of its own, a base latency before it came."""
-    supposed = np.where(received == NO_TIME, NO_TIME, received - clock.base_latency_ns)
-    return np.where(event == NO_TIME, supposed, event)
-
-
 def _quoted(market: Market, clock: Clock, received: Ints, acts: Ints) -> Ints:
     """Return when the touch was what each quote says, ascending.
 
@@ -214,7 +206,7 @@ def _quoted(market: Market, clock: Clock, received: Ints, acts: Ints) -> Ints:
     and between their times it is put, at a base latency before it came.
     """
     quotes, columns = market.quotes, market.columns
-    happened = _happened(quotes.ts_event, received, clock)
+    moments = happened(quotes.ts_event, received, clock.base_latency_ns)
     for session in np.unique(market.session_of(quotes.order[quotes.ts_event == NO_TIME])):
         if market.chain.rule != RANGE:
             break
@@ -225,12 +217,12 @@ def _quoted(market: Market, clock: Clock, received: Ints, acts: Ints) -> Ints:
         holder = np.searchsorted(_running_maximum(columns.last_id[messages]), quotes.last_id[own])
         before = acts[messages[np.maximum(holder - 1, 0)]]
         holds = acts[messages[np.minimum(holder, len(messages) - 1)]]
-        happened[own] = _running_maximum(happened[own])
+        moments[own] = _running_maximum(moments[own])
         inside = holder < len(messages)
-        happened[own[inside]] = np.minimum(happened[own], holds)[inside]
+        moments[own[inside]] = np.minimum(moments[own], holds)[inside]
         inside = holder > 0
-        happened[own[inside]] = np.maximum(happened[own], before)[inside]
-    return _running_maximum(happened)
+        moments[own[inside]] = np.maximum(moments[own], before)[inside]
+    return _running_maximum(moments)
 
 
 def recorded(market: Market, times: Timeline, start: int | None, end: int | None) -> tuple[int, int]:

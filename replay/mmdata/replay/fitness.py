@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.grid import LOT, TICK, Instrument, Step, in_force
 from mmdata.datasets.market import NO_TIME, Market
+from mmdata.datasets.spans import Span, refuse_two_at_once
 from mmdata.datasets.times import iso
 from mmdata.replay.clock import Clock, map_clock
 
@@ -33,9 +34,7 @@ def refuse_overlap(
 ) -> None:
     """Raise UsageError when two sessions ran at the same time within ``[start, end)``.
 
-    One follows the other in the order of everything: played so, time would run backwards, or what the
-    later one saw of the overlap would act when the earlier had ended. ``start`` and ``end`` are of the
-    exchange's clock with ``by_event``, of the recorder's without.
+    ``start`` and ``end`` are of the exchange's clock with ``by_event``, of the recorder's without.
     """
     clock = clock or map_clock(market)
     spans = []
@@ -45,33 +44,20 @@ def refuse_overlap(
         kept = np.ones(len(raw), np.bool_) if start is None else within >= start
         kept &= True if end is None else within < end
         if kept.any():
-            spans.append(_Span.of(market.sessions[session], raw[kept], mapped[kept]))
-    spans.sort(key=lambda span: span.first)
-    for before, after in itertools.pairwise(spans):
-        # By both clocks: neither recorders whose clocks differ nor one wrong event time make an overlap.
-        by_recorder = max(before.raw_first, after.raw_first) < min(before.raw_last, after.raw_last)
-        if after.first < before.last and by_recorder:
-            raise UsageError(
-                f"{market.exchange} {market.symbol}: the sessions {before.name} and {after.name} both "
-                f"recorded {iso(after.first)} to {iso(min(before.last, after.last))} (the exchange's clock), "
-                f"and a replay can follow only one: choose a time in which one ran alone by --from and "
-                f"--to, or import all sources as one stream into a dataset of its own"
+            raw, mapped = raw[kept], mapped[kept]
+            spans.append(
+                Span(
+                    market.sessions[session],
+                    *(int(mapped.min()), int(mapped.max()), int(raw.min()), int(raw.max())),
+                )
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """When a session received: by the exchange's clock, and by its recorder's."""
-
-    name: str
-    first: int
-    last: int
-    raw_first: int
-    raw_last: int
-
-    @staticmethod
-    def of(name: str, raw: Ints, mapped: Ints) -> _Span:
-        return _Span(name, int(mapped.min()), int(mapped.max()), int(raw.min()), int(raw.max()))
+    refuse_two_at_once(
+        f"{market.exchange} {market.symbol}",
+        spans,
+        "a replay",
+        "choose a time in which one ran alone by --from and --to, or import all sources as one stream into "
+        "a dataset of its own",
+    )
 
 
 def _arrivals(market: Market, clock: Clock, session: int) -> tuple[Ints, Ints]:

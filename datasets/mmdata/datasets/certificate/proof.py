@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from mmdata.datasets.chain import (
     BREAKS,
     CONTINUES,
-    LINKED,
     MOST_HOLES,
     NO_ID,
     RANGE,
@@ -217,7 +216,8 @@ class ChainProof:
         if self._rule.rule == RANGE:
             plain[1:] = (prev_id <= before) & (last_id > before)
         else:
-            plain[1:] = (prev_id == before) | ((last_id == NO_ID) & (self._rule.rule == LINKED))
+            plain[1:] = prev_id == before
+        plain[1:] |= last_id == NO_ID
         plain &= ~messages.replaces
         return plain
 

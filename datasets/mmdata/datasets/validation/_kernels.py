@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets import chain
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
-from mmdata.datasets.chain import BREAKS, CONTINUES, LINKED, NO_ID, REPEAT, UNCHAINED
+from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
 from mmdata.datasets.jit import kernel
 
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ def walk_chain(  # noqa: C901 one loop: a helper that takes arrays would cost mo
             if state[LOW] != NO_ID:  # the recorder took the low message for a new count
                 _note(found, count, state, state[LOW_NEXT], since)
                 count += 1
-        elif kind[i] == DIFF and rule != UNCHAINED and not (rule == LINKED and last[i] == NO_ID):
+        elif kind[i] == DIFF and rule != UNCHAINED and last[i] != NO_ID:
             if state[AT] == NO_ID or state[ANEW] == 1:
                 state[AT] = last[i]
                 state[ANEW] = 0
@@ -155,7 +155,7 @@ def _note(found: Ints, count: int, state: Ints, other: int, since: int) -> None:
 def walk_trades(first: Ints, last: Ints, order: Ints, times: Ints, state: Ints, found: Ints) -> int:
     """Follow the ids of trades of one kind and session; write steps into ``found`` (2n + 1, 7).
 
-    By the rule of the recorder (`mmdata.recorder.booksync.TradeChain`): what comes late, into a hole, or
+    By the rule of the recorder (`mmdata.datasets.booksync.TradeChain`): what comes late, into a hole, or
     again leaves the chain where it is, and two that were told before and follow each other begin a new count.
     """
     count = 0

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from isal import isal_zlib
 
-from mmdata.datasets.errors import UsageError
 from mmdata.recorder.blocks import SIZE, WholeLines, ahead
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_BLOCK = 1 << 18  # small enough to stay in the processor's caches
 _PACKED = 1 << 16  # compressed bytes
 _GZIP_MEMBER = 31  # window bits, as zlib counts them: gzip's header and check sum
 _DAMAGED = cast("type[Exception]", isal_zlib.error)  # its stub says an exception, not a kind of one
@@ -111,20 +108,3 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(gathered)
         raise
     yield b"".join(gathered)
-
-
-def fingerprint(sources: Sequence[Path]) -> str:
-    """Return the first 12 hex digits of the sha256 over the sources' bytes, in order.
-
-    UsageError: one of them is not there or cannot be read.
-    """
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(_BLOCK))
-    for path in sources:
-        try:
-            with path.open("rb", buffering=0) as file:
-                while size := file.readinto(block):
-                    digest.update(block[:size])
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror}); nothing was imported") from error
-    return digest.hexdigest()[:12]

@@ -3,7 +3,7 @@
 Compiled; runs uncompiled with NUMBA_DISABLE_JIT=1. What is not written as the venue writes it (white space,
 an escape, a key that comes twice, a number of another form, a key or a value that is missing) is left to
 the strict decoder, a line at a time; so is a message whose ids are not plainly the next ones, to the
-machines that judge them (`mmdata.recorder.merge`, `mmdata.recorder.booksync`).
+machines that judge them (`mmdata.recorder.merge`, `mmdata.datasets.booksync`).
 
 A frame is ``{"stream":"<name>","data":{<members>}}``. Its members may come in any order, bids before asks;
 keys that no table needs are passed over where their value is a string, a whole number, true, false or null.
