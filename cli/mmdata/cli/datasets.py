@@ -38,6 +38,9 @@ def validate(
         typer.Option(help="YAML file of what counts as too much; see config/validation/thresholds.yaml."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write figures, findings and pictures to this file, as one page.")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -47,7 +50,7 @@ def validate(
     Streams each symbol once, in bounded memory. Exit 1: a finding of severity error. A recorded hole, a clock
     that is behind are warnings. Days that a recorder still writes are checked as far as they are published.
 
-    Example: mmdata validate data --exchange binance --symbol BTCUSDT
+    Example: mmdata validate data --exchange binance --symbol BTCUSDT --html report.html
     """
     from mmdata.datasets.validation import Thresholds, read_thresholds
     from mmdata.datasets.validation import validate as run
@@ -55,11 +58,33 @@ def validate(
     limits = Thresholds() if thresholds is None else read_thresholds(thresholds)
     with spinner("validating ...", quiet=quiet or as_json) as progress:
         report = run(data, exchange=exchange, symbol=symbol, date=date, thresholds=limits, progress=progress)
+    if html is not None:
+        _write_page(html, report)
     if as_json:
         say_json(report.to_json_dict() | {"exit": report.exit_code(strict=strict)})
     elif not quiet:
         say_validation(report)
     return report.exit_code(strict=strict)
+
+
+def _write_page(path: Path, report: ValidationReport) -> None:
+    """Write a report's page, in place of another in one step. DiskError: it cannot be written."""
+    from datetime import UTC, datetime
+
+    from mmdata.datasets.errors import DiskError
+    from mmdata.datasets.validation.page import page
+    from mmdata.datasets.version import version
+
+    text = page(report, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", version=version())
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DiskError(
+            f"{path}: the page cannot be written ({error.strerror or error}); the dataset was only read"
+        ) from error
 
 
 def say_validation(report: ValidationReport) -> None:
