@@ -85,6 +85,20 @@ def test_each_table_of_the_demo_is_read_by_polars(demo: tuple[Path, dict[str, An
         assert set(rows["exchange"]) == {"binance", "okx"}, table
 
 
+def test_what_the_demo_holds_is_listed(demo: tuple[Path, dict[str, Any], str]) -> None:
+    root, _, _ = demo
+    run = mmdata("ls", root, "--exchange", "okx")
+    assert run.returncode == 0, run.stderr
+    assert f"{root}: 1 symbols" in run.stdout.replace("\n", "")
+    assert "BTC-USDT" in run.stdout
+    assert "BTCUSDT" not in run.stdout
+    answer = json.loads(mmdata("ls", root, "--json").stdout)
+    assert answer["schema"] == 1
+    assert all(held["coverage"] > 0.5 for held in answer["symbols"] if held["symbol"] != "_")
+    assert mmdata("ls", root / "none").returncode == 2
+    assert mmdata("ls", root, "--quiet").stdout == ""
+
+
 @pytest.mark.parametrize(
     ("example", "said"), [("spread_and_depth.py", "spread"), ("bars_and_books.py", "correlation")]
 )

@@ -89,6 +89,15 @@ def test_books_that_cannot_be_are_refused_by_the_call(
         iter_books(recorded, **({"exchange": "binance", "symbol": "BTCUSDT"} | wrong))
 
 
+def test_time_in_which_nothing_was_recorded_has_no_books(recorded: Path) -> None:
+    whole = read(recorded)
+    early, late = "2020-01-01", "2030-01-01"
+    for start, end in ((None, early), (early, early), (late, None)):
+        frame = read(recorded, start=start, end=end)
+        assert frame.is_empty()
+        assert frame.schema == whole.schema
+
+
 def test_damaged_file_is_named(recorded: Path) -> None:
     for path in recorded.glob("depth/**/*.parquet"):
         path.write_bytes(b"no Parquet")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mmdata.datasets import catalog
+from mmdata.datasets.certificate.canonical import seal
+from mmdata.datasets.certificate.derive import Day
+from mmdata.datasets.certificate.store import (
+    CERTIFICATES,
+    certificate_path,
+    read_certificate,
+    write_certificate,
+)
 from mmdata.datasets.compaction import compact
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.layout import CAPTURES
@@ -28,17 +36,20 @@ def imported(tmp_path: Path) -> Path:
 
 
 def test_rows_bytes_sessions_and_times_of_each_symbol(imported: Path) -> None:
-    [held] = catalog(imported).symbols
+    [held, rest] = catalog(imported).symbols
     assert (held.exchange, held.symbol, len(held.sessions)) == ("binance", "BTCUSDT", 1)
     assert (held.rows["depth"], held.rows["trades"], held.rows["snapshots"]) == (10, 10, 2)
     files = [*imported.rglob("*.parquet")]
-    assert (held.files, held.bytes) == (len(files), sum(path.stat().st_size for path in files))
+    assert held.files + rest.files == len(files)
+    assert held.bytes + rest.bytes == sum(path.stat().st_size for path in files)
     assert (held.begin, held.end) == (TS, TS + 20_000_000)
-    assert [(day.date, day.certified, day.open) for day in held.days] == [("2024-08-08", False, False)]
+    assert [(day.date, day.certified, day.open) for day in held.days] == [("2024-08-08", True, False)]
 
 
 def test_book_is_covered_from_synced_to_the_end(imported: Path) -> None:
-    [held] = catalog(imported).symbols
+    shutil.rmtree(imported / CERTIFICATES)
+    [held, _] = catalog(imported).symbols
+    assert not held.days[0].certified
     assert (held.coverage, held.coverage_from) == (1.0, "events")
 
 
@@ -66,14 +77,15 @@ def test_compaction_changes_files_and_bytes_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_certificates_tell_coverage_where_each_day_has_one(imported: Path) -> None:
-    folder = imported / "certificates/exchange=binance/symbol=BTCUSDT/date=2024-08-08"
-    folder.mkdir(parents=True)
-    told = {"coverage": {"window_ns": 1000, "proven_ns": 990, "windows": []}, "more": 1}
-    (folder / "certificate.json").write_text(json.dumps(told), encoding="utf-8")
-    [held] = catalog(imported).symbols
+    day = Day("binance", "BTCUSDT", "2024-08-08")
+    facts = read_certificate(imported, day)
+    assert facts is not None
+    facts["coverage"] |= {"window_ns": 1000, "proven_ns": 990}
+    write_certificate(imported, day, seal(facts))
+    [held, _] = catalog(imported).symbols
     assert (held.coverage, held.coverage_from, held.days[0].certified) == (0.99, "certificates", True)
-    (folder / "certificate.json").write_text("{", encoding="utf-8")
-    [held] = catalog(imported).symbols
+    certificate_path(imported, day).write_text("{", encoding="utf-8")
+    [held, _] = catalog(imported).symbols
     assert (held.coverage_from, held.days[0].certified) == ("events", True)
 
 

@@ -81,9 +81,9 @@ def test_ingest_reads_the_footer_of_a_file_once_and_that_of_a_compacted_day_when
     read = Counter[Path]()
     read_metadata = pq.read_metadata
 
-    def counted(path: Path) -> pq.FileMetaData:
+    def counted(path: Path, **told: object) -> pq.FileMetaData:
         read[path] += 1
-        return read_metadata(path)
+        return read_metadata(path, **told)
 
     monkeypatch.setattr(pq, "read_metadata", counted)
 

@@ -10,7 +10,7 @@ from mmdata.recorder.capture import format_frame, parse_line
 from mmdata.recorder.ingest import _PLAIN, Ingest
 from mmdata.recorder.merge import chain_name
 from tests.builders import NOON, SESSION
-from tests.plain import KINDS, capture, ingested, message, published, same
+from tests.plain import KINDS, capture, imported, ingested, message, published, same
 
 
 def test_frames_as_the_venue_writes_them_are_never_left_to_the_strict_reader() -> None:
@@ -46,6 +46,29 @@ def test_a_kernels_state_is_the_machines() -> None:
             assert merge is not None
             states.append(merge.state())
     assert states[0] == states[1]
+
+
+def test_lines_are_counted_on_their_dates_whoever_reads_them() -> None:
+    day_ns = 86_400 * 10**9
+    frames = capture([("depth", 1, 0)] * 6, ["BTCUSDT"], usdm=False)
+    stamps = [NOON, NOON, NOON + day_ns, NOON + day_ns, NOON, NOON]
+    lines = [
+        format_frame(stamp, conn, text, is_text=True)[:-1]
+        for stamp, (conn, text) in zip(stamps, frames, strict=True)
+    ]
+    told = []
+    for plain in (True, False):
+        with published([]):
+            ingest = Ingest(Path("nowhere"), "binance", SESSION, {}, dry=True)
+            if plain:
+                ingest.take_lines(b"\n".join([*lines, b""]), 0, lambda *line: None, is_tagged=True)
+            else:
+                for number, line in enumerate(lines):
+                    ingest.take(parse_line(number, line))
+            ingest.flush()
+            told.append(ingest.account(0))
+    assert told[0] == told[1]
+    assert [own.lines.decoded for _, own in sorted(told[0].days.items())] == [4, 2]
 
 
 BASE = message("depth", "BTCUSDT", 105, 100, usdm=False)
@@ -129,3 +152,17 @@ def test_a_message_with_more_levels_than_there_is_room_for_is_left_to_the_strict
 
 def test_rule_of_each_plain_exchange_is_one_that_the_kernel_knows() -> None:
     assert {CHAINS[exchange].rule for exchange in _PLAIN} <= {RANGE, PREVIOUS}
+
+
+def test_an_import_ends_at_the_newest_stamp_whoever_has_read_its_line() -> None:
+    lines = [
+        b"1795262400000000001 " + BASE,
+        b"1795262400000000002 " + ODD["white space"],
+        b"damaged",
+        b"damaged, too",
+    ]
+    plain = imported("binance", lines, plain=True)
+    assert plain == imported("binance", lines, plain=False)
+    *_, noted = [rows for partition, _, _, rows in plain[1] if partition.table == "events"]
+    assert noted["kind"][-1].as_py() == "session_end"
+    assert noted["ts_recv"][-1].value == 1795262400000000002

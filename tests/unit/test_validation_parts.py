@@ -352,7 +352,7 @@ def test_events_of_a_session_that_contradict_each_other_are_named() -> None:
 
 
 def test_the_documented_thresholds_are_the_defaults() -> None:
-    assert read_thresholds(REPOSITORY / "config/thresholds.yaml") == Thresholds()
+    assert read_thresholds(REPOSITORY / "config/validation/thresholds.yaml") == Thresholds()
 
 
 def test_threshold_that_does_not_exist_is_refused(tmp_path: Path) -> None:

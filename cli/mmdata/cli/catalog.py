@@ -21,6 +21,7 @@ from mmdata.cli.shell import (
     spinner,
     words,
 )
+from mmdata.datasets.layout import NO_SYMBOL
 
 if TYPE_CHECKING:
     from mmdata.datasets.contents import Catalog, Holding
@@ -74,7 +75,8 @@ def say_catalog(found: Catalog) -> None:
         *figures("covered"),
         *words("state"),
     ]
-    say_table(f"{found.root}: {len(rows)} symbols", columns, rows)
+    symbols = sum(held.symbol != NO_SYMBOL for held in found.symbols)
+    say_table(f"{found.root}: {symbols} symbols", columns, rows)
     for sentence in found.unreadable:
         console().print(f"warning: {sentence}; its rows are not counted", style="yellow", markup=False)
 

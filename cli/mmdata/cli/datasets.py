@@ -34,7 +34,8 @@ def validate(
     symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
     date: Annotated[str | None, typer.Option(help="Only this UTC date, YYYY-MM-DD.")] = None,
     thresholds: Annotated[
-        Path | None, typer.Option(help="YAML file of what counts as too much; see config/thresholds.yaml.")
+        Path | None,
+        typer.Option(help="YAML file of what counts as too much; see config/validation/thresholds.yaml."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
     as_json: Json = False,

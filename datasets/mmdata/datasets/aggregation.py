@@ -15,7 +15,7 @@ from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_instruments
 from mmdata.datasets.messages import common_grid
-from mmdata.datasets.reading import trades
+from mmdata.datasets.reading import chosen_parts, trades
 from mmdata.datasets.schema import NARROW
 from mmdata.datasets.stores import Place, Root, root_of
 from mmdata.datasets.times import Moment, duration_ns, span
@@ -59,37 +59,38 @@ def bars(
         raise UsageError(f"every={every!r} is no interval, expected a duration as in 1s, 5m, 1h")
     where = root_of(root)
     begin, stop = span(start, end)
-    tape = _tape(where, exchange, symbol, begin, stop, clock)
+    # By the exchange's time: received a little before or after, or much later over REST.
+    around = 0 if clock == "ts_recv" else _DAY_NS
+    near = (None if begin is None else begin - around, None if stop is None else stop + around)
+    tape = _tape(where, exchange, symbol, near, (begin, stop), clock)
     exact = tape.collect_schema()["price"]
     assert isinstance(exact, pl.Decimal)
-    tick, lot = _units(where, exchange, symbol, exact)
+    tick, lot = _units(where, exchange, symbol, exact, near)
     made = _fold(tape, clock, step, tick, lot).collect(engine="streaming")
     _require_room(made, f"{exchange} {symbol}", lot)
     decimals = _with_mean(made, tick, exact)
     return decimals if prices == "decimal" else decimals.with_columns(pl.col(pl.Decimal).cast(pl.Float64))
 
 
+_Span = tuple[int | None, int | None]
+
+
 def _tape(
-    root: Place, exchange: str, symbol: str, begin: int | None, stop: int | None, clock: Clock
+    root: Place, exchange: str, symbol: str, received: _Span, within: _Span, clock: Clock
 ) -> pl.LazyFrame:
+    """Return the trades received in a time that are within another by ``clock``."""
+    begin, stop = received
+    rows = trades(root, exchange=exchange, symbol=symbol, start=begin, end=stop)
     if clock == "ts_recv":
-        rows = trades(root, exchange=exchange, symbol=symbol, start=begin, end=stop)
         return rows.filter(pl.col("origin") != "backfill")
-    # Received a little before or after, or much later over REST.
-    rows = trades(
-        root,
-        exchange=exchange,
-        symbol=symbol,
-        start=None if begin is None else begin - _DAY_NS,
-        end=None if stop is None else stop + _DAY_NS,
-    )
+    begin, stop = within
     when = pl.col("ts_event").dt.epoch("ns")
-    for within in (when.is_not_null(), *((when >= begin,) if begin is not None else ())):
-        rows = rows.filter(within)
+    rows = rows.filter(when.is_not_null())
+    rows = rows if begin is None else rows.filter(when >= begin)
     return rows if stop is None else rows.filter(when < stop)
 
 
-def _units(root: Place, exchange: str, symbol: str, exact: pl.Decimal) -> tuple[int, int]:
+def _units(root: Place, exchange: str, symbol: str, exact: pl.Decimal, received: _Span) -> tuple[int, int]:
     """Return what prices and sizes are counted in, in their last decimal place.
 
     One, unless they are wide: a product of two numbers of 18 decimal places soon has no room.
@@ -97,7 +98,7 @@ def _units(root: Place, exchange: str, symbol: str, exact: pl.Decimal) -> tuple[
     if exact.scale == NARROW.scale:
         return 1, 1
     told = read_instruments(list_parts(root, "instruments", exchange=exchange, symbol=symbol))
-    grid = common_grid(list_parts(root, "trades", exchange=exchange, symbol=symbol), told)
+    grid = common_grid(chosen_parts(root, "trades", exchange, symbol, *received), told)
     return int(grid.tick.size.scaleb(exact.scale)), int(grid.lot.size.scaleb(exact.scale))
 
 

@@ -23,11 +23,12 @@ from mmdata.datasets._kernel import (
     VALID,
     Columns,
     run,
+    run_proof,
     step,
 )
 from mmdata.datasets.chain import NO_ID, ChainRule
 
-__all__ = ["NO_PRICE", "Book", "Tops", "proven", "rebuild"]
+__all__ = ["NO_PRICE", "Book", "Tops", "prove", "proven", "rebuild"]
 
 Ints = NDArray[np.int64]
 _FIRST_CAPACITY = 4096
@@ -127,4 +128,13 @@ def rebuild(columns: Columns, chain: ChainRule) -> Tops:
 
 def proven(columns: Columns, chain: ChainRule) -> NDArray[np.bool_]:
     """Return whether the book is valid after each message, (n,); the ids alone say so, no book is built."""
-    return rebuild(columns._replace(start=np.zeros_like(columns.start)), chain).valid
+    heads = columns._replace(start=np.zeros_like(columns.start))
+    return prove(Book(heads, chain), heads)[0]
+
+
+def prove(book: Book, heads: Columns, begin: int = 0) -> tuple[NDArray[np.bool_], Ints]:
+    """Take messages without levels from ``begin`` on; return validity and id of the book after each."""
+    n = len(heads.kind)
+    valid, book_id = np.empty(n, np.bool_), np.empty(n, np.int64)
+    run_proof(heads, begin, book.keys, book.sizes, book.state, valid, book_id)
+    return valid[begin:], book_id[begin:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from mmdata.datasets.times import iso
 from mmdata.datasets.writing import written_from
 
 _CERTIFICATES, _CERTIFICATE = "certificates", "certificate.json"
+_GROUP = 16  # files at once: handing over each by itself costs as much as its footer
 _THREADS_LOCAL, _THREADS_REMOTE = 4, 32  # a footer here is work, there it is waiting
 
 
@@ -138,7 +140,9 @@ def catalog(root: Root, *, exchange: str | None = None, symbol: str | None = Non
     files = list(dict.fromkeys(part.path for part in parts))
     threads = _THREADS_REMOTE if isinstance(place, ObjectPath) else _THREADS_LOCAL
     with ThreadPoolExecutor(threads) as pool:
-        footers = dict(zip(files, pool.map(_footer, files), strict=True))
+        groups = [files[at : at + _GROUP] for at in range(0, len(files), _GROUP)]
+        read = pool.map(lambda group: [_footer(path) for path in group], groups)
+        footers = dict(zip(files, chain.from_iterable(read), strict=True))
         unreadable = [f"{path}: {found}" for path, found in footers.items() if isinstance(found, str)]
         own: dict[tuple[str, str], list[Part]] = {}
         for part in parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Literal, get_args
@@ -27,9 +27,9 @@ from mmdata.datasets._kernel import (
     run_frames,
 )
 from mmdata.datasets.chain import NO_ID
-from mmdata.datasets.errors import ReplacedError, UsageError
+from mmdata.datasets.errors import UsageError
 from mmdata.datasets.grid import LOT, TICK, Step
-from mmdata.datasets.market import NO_TIME, Grid, time_array
+from mmdata.datasets.market import NO_TIME, Grid, again_if_replaced, time_array
 from mmdata.datasets.messages import Batch, Feed, open_messages
 from mmdata.datasets.prices import Prices, hand_out, require_known, steps_in_force
 from mmdata.datasets.reading import chosen_parts
@@ -39,7 +39,6 @@ from mmdata.datasets.times import Moment, duration_ns, span
 Ints = NDArray[np.int64]
 Layout = Literal["long", "wide"]
 _ROOM = 1 << 15  # books in the arrays that the kernel fills
-_ATTEMPTS = 5  # at collecting what is being compacted
 _SIDES = ("bid", "ask")
 
 
@@ -73,23 +72,19 @@ def books(
     ``prices`` are as in `scan`. All books are held in memory: `iter_books` yields them in pieces.
     UsageError: nothing of the symbol is there; an argument is wrong. DatasetError: a file is damaged.
     """
-    for attempt in range(_ATTEMPTS):
-        with contextlib.ExitStack() as stack:
-            if attempt < _ATTEMPTS - 1:
-                stack.enter_context(contextlib.suppress(ReplacedError))  # a day was compacted meanwhile
-            told = iter_books(
-                root,
-                exchange=exchange,
-                symbol=symbol,
-                start=start,
-                end=end,
-                depth=depth,
-                every=every,
-                layout=layout,
-                prices=prices,
-            )
-            return pl.concat(told)
-    raise AssertionError("the last attempt returns or raises")
+    told = functools.partial(
+        iter_books,
+        root,
+        exchange=exchange,
+        symbol=symbol,
+        start=start,
+        end=end,
+        depth=depth,
+        every=every,
+        layout=layout,
+        prices=prices,
+    )
+    return again_if_replaced(lambda: pl.concat(told()))
 
 
 def iter_books(

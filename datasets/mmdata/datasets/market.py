@@ -7,7 +7,7 @@ that counts, (session, frame, row), and turns decimals into integer ticks and lo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -48,7 +48,8 @@ FRAME_BITS = 40
 OFF_GRID = -(2**63) + 1
 """Stands for a value that is no whole multiple of the unit asked for; see `multiples`."""
 _BUY, _SELL = 1, -1
-_ATTEMPTS = 5  # at loading what is being compacted
+_ATTEMPTS = 5  # at reading what is being compacted
+Read = TypeVar("Read")
 # Order within one frame: a session's start, its messages, what was noted about them.
 _AT_START, _AT_MESSAGE, _AT_EVENT = 0, 1, 2
 
@@ -147,10 +148,15 @@ def load_market(root: Root, exchange: str, symbol: str, *, end: int | None = Non
     UsageError: nothing of it is in the dataset; the sentence names what is. DatasetError: a file is
     damaged, or tick and lot are unknown.
     """
+    return again_if_replaced(lambda: _load_market(root_of(root), exchange, symbol, end))
+
+
+def again_if_replaced(read: Callable[[], Read]) -> Read:
+    """Return what ``read`` does; it is called again when a day was compacted meanwhile, a few times."""
     for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(ReplacedError):  # a day was compacted meanwhile
-            return _load_market(root_of(root), exchange, symbol, end)
-    return _load_market(root_of(root), exchange, symbol, end)
+        with contextlib.suppress(ReplacedError):
+            return read()
+    return read()
 
 
 def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Market:

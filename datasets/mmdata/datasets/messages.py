@@ -190,6 +190,8 @@ def _origin(
     start: int,
 ) -> tuple[int, int]:
     """Return the position of a session and the place in it, counted from it as the first, to read from."""
+    if not sessions:
+        return 0, 0
     date = date_name(start)
     reaching = {part.session for part in tables["depth"] if part.partition.date >= date}
     at = next((at for at, name in enumerate(sessions) if name in reaching), len(sessions) - 1)

@@ -95,14 +95,14 @@ def _of_files(exchange: str, symbol: str, parts: Sequence[Part]) -> dict[Step, D
     return found
 
 
-def whole_steps(column: pa.ChunkedArray, of: Step, step: Decimal) -> pa.Array:
+def whole_steps(column: pa.Array, of: Step, step: Decimal) -> pa.Array:
     """Return decimals as whole ``step``s, int64, null for null. DatasetError: one is none."""
     found, off = in_units(column, step)
     if off.any():
         value = column.drop_null()[int(np.flatnonzero(off)[0])]
         raise _off(shortest(value.as_py()), int(off.sum()), of, step)
     whole = np.zeros(len(column), np.int64)
-    null = column.is_null().to_numpy()
+    null = column.is_null().to_numpy(zero_copy_only=False)
     whole[~null] = found
     return pa.array(whole, mask=null)
 

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mmdata.datasets._kernel import GAP, GAP_OPEN, REPLACE, SESSION, run_proof
+from mmdata.datasets._kernel import GAP, GAP_OPEN, REPLACE, SESSION
+from mmdata.datasets.book import prove
 from mmdata.datasets.chain import NO_ID
-from mmdata.datasets.market import FRAME_BITS, NO_TIME, first_late
+from mmdata.datasets.market import FRAME_BITS, NO_TIME, again_if_replaced, first_late
 from mmdata.datasets.messages import Batch, Feed, Messages, open_messages
 from mmdata.datasets.stores import Root, root_of
 from mmdata.datasets.times import Moment, span
@@ -57,9 +58,12 @@ def segments(
     damaged.
     """
     begin, stop = span(start, end)
-    messages = open_messages(root_of(root), exchange, symbol, start=begin, end=stop, levels=False)
-    rows = [found.row() for found in _segments(messages, begin)]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+    def read() -> list[tuple[object, ...]]:
+        messages = open_messages(root_of(root), exchange, symbol, start=begin, end=stop, levels=False)
+        return [found.row() for found in _segments(messages, begin)]
+
+    return pl.DataFrame(again_if_replaced(read), schema=SCHEMA, orient="row")
 
 
 @dataclass(slots=True)
@@ -87,7 +91,8 @@ def _segments(messages: Messages, begin: int | None) -> Iterator[_Segment]:
     waiting = begin is not None
     for batch in messages:
         taken, fresh = feed.take(batch)
-        valid, book_id = _proven(feed, taken, fresh)
+        assert feed.book is not None
+        valid, book_id = prove(feed.book, taken.columns, fresh)
         if waiting:
             late = first_late(batch.ts_recv, NO_TIME if begin is None else begin)
             valid[:late] = False
@@ -110,14 +115,6 @@ def _segments(messages: Messages, begin: int | None) -> Iterator[_Segment]:
             going.end, going.last_id = int(batch.ts_recv[high - 1]), int(book_id[high - 1])
     if going is not None:
         yield going
-
-
-def _proven(feed: Feed, taken: Batch, fresh: int) -> tuple[NDArray[np.bool_], Ints]:
-    book, n = feed.book, len(taken.order)
-    assert book is not None
-    valid, book_id = np.empty(n, np.bool_), np.empty(n, np.int64)
-    run_proof(taken.columns, fresh, book.keys, book.sizes, book.state, valid, book_id)
-    return valid[fresh:], book_id[fresh:]
 
 
 class _Causes:

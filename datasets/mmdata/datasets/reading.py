@@ -39,8 +39,10 @@ def scan(
     it is: it says what they are.) Files are opened when the frame is collected, and only those, and of
     them only the columns, that are needed. Where nothing fits, the frame is empty and has the columns.
 
-    ``root`` is a folder or ``s3://bucket/prefix``. UsageError: there is no such table; with ``"ticks"``,
-    tick or lot is unknown or changes within the time. DatasetError, when collected: a value lies off them.
+    ``root`` is a folder or ``s3://bucket/prefix``. A file that is replaced by a compaction between this call
+    and the collecting is one that Polars does not find: scan again. UsageError: there is no such
+    table; with ``"ticks"``, tick or lot is unknown or changes within the time. DatasetError, when collected:
+    a value lies off them.
     """
     if table not in TABLES:
         raise UsageError(f"table {table!r} is not known, expected one of {', '.join(TABLES)}")

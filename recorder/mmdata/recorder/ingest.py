@@ -228,7 +228,7 @@ class Ingest:
 
     def _take_plain(self, text: bytes, at: int, number: int, *, is_tagged: bool) -> tuple[int, int]:
         """Take lines until one is for the strict reader; return where that begins, and its number."""
-        from mmdata.recorder.plain import DONE, FULL, PlainLines
+        from mmdata.recorder.plain import DATE, DONE, FULL, PlainLines
 
         if self._plain_lines is None:
             self._plain_lines = PlainLines(
@@ -236,23 +236,26 @@ class Ingest:
             )
         lines = self._plain_lines
         ending = FULL
-        begun = number
-        while ending == FULL:
+        while ending in (FULL, DATE):
+            begun = number
             ending, at, number = lines.read(
                 *(text, at, number, self._days.span),
                 is_tagged=is_tagged,
                 room=_SETTLE_ROWS - self._unsettled,
             )
-            if ending == FULL:
+            frames, repeats, stamp = lines.counts()
+            self.report.lines += number - begun
+            self.report.decoded += frames
+            self.report.repeats += repeats
+            if number > begun and ending != DATE:
+                self.last_stamp = stamp
+            if ending == DATE:
+                self._days.enter(stamp)
+            elif ending == FULL:
                 if not self._unsettled and not len(lines):
                     break  # one message with more levels than there is room for
                 self._settle()
         lines.hand_back()
-        frames, repeats, stamp = lines.counts()
-        self.report.lines += number - begun
-        self.report.decoded += frames
-        self.report.repeats += repeats
-        self.last_stamp = stamp or self.last_stamp
         assert ending != DONE or at == len(text)
         return at, number
 

@@ -33,7 +33,7 @@ _STREAM_KINDS = {
     "bookTicker": k.BOOK_TICKER,
 }
 _CHANNELS = {k.DEPTH: ("depth",), k.TRADE: ("trades", "trade"), k.AGG_TRADE: ("trades", "agg")}
-DONE, ODD, FULL = k.DONE, k.ODD, k.FULL
+DONE, ODD, FULL, DATE = k.DONE, k.ODD, k.FULL, k.DATE
 """How reading may end."""
 
 
@@ -92,9 +92,9 @@ class PlainLines:
     ) -> tuple[int, int, int]:
         """Read the lines of ``text`` from ``at`` on, the first of which is line ``number``.
 
-        A line whose stamp (ns) is not within ``span``, end excluded, is the strict reader's. Returns how it
-        ended (DONE, ODD: the next line is the strict reader's, or FULL), where it stopped, and the number
-        of the line there.
+        Returns how it ended (DONE; ODD: the next line is the strict reader's; FULL; DATE: its stamp, which
+        `counts` tells, is not within ``span``, ns, end excluded), where it stopped, and the number of the
+        line there.
         """
         state = self.state
         state[k.AT], state[k.NUMBER], state[k.ROOM] = at, number, room

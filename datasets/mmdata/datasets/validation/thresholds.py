@@ -30,7 +30,10 @@ class Ghost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All thresholds; what is not named keeps its default. `config/thresholds.yaml` explains each."""
+    """All thresholds; what is not named keeps its default.
+
+    `config/validation/thresholds.yaml` explains each.
+    """
 
     latency_ms: Positive = 1000.0
     late_share: Share = 0.01

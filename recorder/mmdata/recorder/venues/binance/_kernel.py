@@ -19,9 +19,10 @@ from mmdata.datasets.chain import CONTINUES, NO_ID
 from mmdata.datasets.jit import kernel
 
 # What a call ended with.
-DONE, ODD, WORD, FULL, JUDGE, WATCH = range(6)
+DONE, ODD, WORD, FULL, JUDGE, WATCH, DATE = range(7)
 """All was read; the next line is one for the strict decoder; it has a word that is not known yet; a table
-has no room for it; the machines must say whether the message that was read enters; or what it breaks."""
+has no room for it; the machines must say whether the message that was read enters; or what it breaks; a line
+is of another date."""
 
 # Kinds of messages, which are also the chains of a symbol.
 DEPTH, TRADE, AGG_TRADE, BOOK_TICKER = range(4)
@@ -114,7 +115,7 @@ def read_lines(
     ``text`` is whole lines, each with its end. ``is_tagged``: a line names its connection behind its stamp
     (our captures), else it is number 0 and a stamp has 19 digits. ``rule`` is the exchange's chain rule,
     which must not be LINKED. ``is_watched``: the chains are watched, too, not only merged. A stamp before
-    ``state[SINCE]`` or from ``state[UNTIL]`` on is ODD.
+    ``state[SINCE]`` or from ``state[UNTIL]`` on is put into ``state[STAMP]``, for DATE.
 
     ``slots`` is a hash table of places in ``words``, whose letters lie in ``letters``. ``conns`` are the
     connections that ``own`` has a column of: a row a chain, the last id that each brought, or NO_ID.
@@ -142,8 +143,11 @@ def read_lines(
             return ODD
         if digits == STAMP_DIGITS and text[begin] == NINE:
             return ODD  # it may be beyond 63 bits
-        if stamp == 0 or text[at] != SPACE or not state[SINCE] <= stamp < state[UNTIL]:
+        if stamp == 0 or text[at] != SPACE:
             return ODD
+        if not state[SINCE] <= stamp < state[UNTIL]:
+            state[STAMP] = stamp
+            return DATE
         at += 1
         conn = 0
         if is_tagged:
