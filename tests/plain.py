@@ -66,7 +66,7 @@ def published(found: Published) -> Iterator[None]:
     ) -> None:
         found.append((partition, n, facts, rows.combine_chunks()))
 
-    with patch("mmdata.recorder.ingest.publish", publish):
+    with patch("mmdata.datasets.published.publish", publish):
         yield
 
 
