@@ -91,7 +91,7 @@ def measured(root: Path) -> list[float]:
 
 def measure(root: Path, rounds: int) -> list[tuple[str, ...]]:
     """Validate the dataset at ``root`` as it was published, then compacted; a row for each."""
-    shown = []
+    shown: list[tuple[str, ...]] = []
     ways: tuple[tuple[str, Callable[[], object]], ...] = (
         ("as published", lambda: None),
         ("compacted", lambda: compact(root)),

@@ -143,9 +143,9 @@ def gap(frame: int, last_id: int | None, next_id: int | None) -> Event:
 def test_gap_events_are_matched_by_ids_then_by_place() -> None:
     breaks = BookChain(CHAINS["binance"]).take(spot((1, 5), (7, 9), (12, 14), (20, 21)))
     found = match(breaks, [gap(21, 5, 7), gap(31, 9, 11), gap(900, 1, 2), gap(7, 1, None)], {"s": 0})
-    assert [own.at for own, _ in found.recorded] == [5]
-    assert [(own.at, event.next_id) for own, event in found.misquoted] == [(9, 11), (14, 2)]
-    assert found.unrecorded == found.invented == []
+    assert [event.last_id for _, event in found.recorded] == [5]
+    assert [(own.order, event.next_id) for own, event in found.misquoted] == [(30, 11), (40, 2)]
+    assert (found.unrecorded, found.invented) == ([], [])
     found = match(breaks[:1], [gap(5000, 1, 2)], {"s": 0})
     assert (len(found.unrecorded), len(found.invented)) == (1, 1)
 
