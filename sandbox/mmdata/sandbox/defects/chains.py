@@ -106,14 +106,16 @@ def diff_out_of_place(site: Site) -> Where:
         if len({int(sheet.part[row]) for row in rows}) > 1:
             continue
         where = _at(site, one, id=int(messages.last_id[two]))
-        lines = [(int(messages.frame[at]), int(messages.ts_recv[at])) for at in (one, two)]
+        # What arrived when stays: times that go with the messages would be a defect of the clocks, too.
+        stays = ("frame", "ts_recv", "ts_event", "ts_sent")
+        lines = [[sheet.value(name, messages.rows(at)[0]) for name in stays] for at in (one, two)]
         order = np.arange(len(sheet))
         order[rows[0] : rows[-1] + 1] = [*messages.rows(two), *messages.rows(one)]
         sheet.take(order)
         split = rows[0] + len(messages.rows(two))
         for line, own in zip(lines, (range(rows[0], split), range(split, rows[-1] + 1)), strict=True):
-            sheet.set("frame", dict.fromkeys(own, line[0]))
-            sheet.set("ts_recv", dict.fromkeys(own, line[1]))
+            for name, value in zip(stays, line, strict=True):
+                sheet.set(name, dict.fromkeys(own, value))
         sheet.save()
         return where
     raise NoPlaceError
