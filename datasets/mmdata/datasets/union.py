@@ -166,8 +166,12 @@ class Union:
     def _comes_before(self, recording: int, at: int, other: int) -> bool:
         """Tell whether a recording's message is before the other's front in the chain."""
         message, front = self._recordings[recording][at], self._front(other)
-        if self._rule == LINKED:  # the same message further on in its own recording tells
-            return self._places[recording].get(_link(front), -1) > at
+        if self._rule == LINKED:  # the same message further on in the other recording tells
+            if _link(front) in self._places[recording]:
+                return self._places[recording][_link(front)] > at
+            if self._places[other].get(_link(message), -1) > self._waiting[other][0][0]:
+                return False
+            return message.last_id < front.last_id  # nothing does: ids rise, but for a maintenance
         own = (self._epoch_of(recording, message), message.first_id)
         return own < (self._epoch_of(other, front), front.first_id)
 
