@@ -19,8 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -35,6 +37,13 @@ from mmdata.recorder import import_sources
 _CONVERTER = Path(__file__).parent / "rivals/run_hftbacktest.py"
 Row = tuple[str, str, str]
 """What was measured, the figure, and how it compares."""
+
+
+class Taken(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -71,30 +80,31 @@ def main() -> None:
 def measure_import(material: Material, rounds: int) -> tuple[str, Sequence[Row]]:
     """Import both forms, convert with hftbacktest, and write the depth table alone; interleaved."""
     import_into(material.folder / "warm", USDM)
-    taken: dict[str, list[float]] = {"gz": [], "plain": [], "parquet": [], "rival": []}
+    taken: dict[str, list[Taken]] = {"gz": [], "plain": [], "parquet": [], "rival": []}
     npz = material.folder / "rival.npz"
     out = material.folder / "data"
     for _ in range(rounds):
         for form, source in (("gz", material.packed), ("plain", material.plain)):
             shutil.rmtree(out, ignore_errors=True)
             read_through(material.plain if form == "plain" else material.packed)
-            taken[form].append(seconds(lambda source=source: import_into(out, source)))  # type: ignore[misc]
+            taken[form].append(measured(partial(import_into, out, source)))
         taken["parquet"].append(write_depth_alone(out, material.folder / "alone.parquet"))
         taken["rival"].append(convert_by_rival(material.packed, npz))
-    rate = {what: material.levels / median(found) for what, found in taken.items()}
+    rate = {what: material.levels / median(own.wall for own in found) for what, found in taken.items()}
+    cpu = {what: 1e9 * median(own.cpu for own in found) / material.levels for what, found in taken.items()}
     depth = sum(part.path.stat().st_size for part in list_parts(out, "depth"))
     stored = sum(path.stat().st_size for path in out.rglob("*.parquet"))
     size = {path: path.stat().st_size / material.levels for path in (npz, material.packed)}
-    title = f"import of {material.levels:,} level rows of USDⓈ-M, {rounds} rounds, level rows a second"
+    title = f"import of {material.levels:,} level rows of USDⓈ-M, {rounds} rounds"
+    told = [
+        ("from .gz, all tables", "gz", f"{rate['gz'] / rate['rival']:.1f} times hftbacktest"),
+        ("hftbacktest's converter, from .gz, no file written", "rival", ""),
+        ("from bytes, all tables", "plain", f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's"),
+        ("one pyarrow thread writes the depth table alone", "parquet", ""),
+    ]
     return title, [
-        ("from .gz, all tables", f"{rate['gz']:,.0f}", f"{rate['gz'] / rate['rival']:.1f} times hftbacktest"),
-        ("hftbacktest's converter, from .gz, no file written", f"{rate['rival']:,.0f}", ""),
-        (
-            "from uncompressed bytes, all tables",
-            f"{rate['plain']:,.0f}",
-            f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's",
-        ),
-        ("one pyarrow thread writes the depth table alone", f"{rate['parquet']:,.0f}", ""),
+        *((f"level rows a second: {what}", f"{rate[own]:,.0f}", than) for what, own, than in told),
+        *((f"CPU ns a level row: {what}", f"{cpu[own]:,.0f}", "") for what, own, _ in told),
         ("bytes a level row: the depth table", f"{depth / material.levels:.2f}", ""),
         ("bytes a level row: all tables", f"{stored / material.levels:.2f}", "bbo and trades too"),
         ("bytes a level row: hftbacktest's .npz", f"{size[npz]:.2f}", "no ids, no bbo, floats"),
@@ -107,23 +117,23 @@ def import_into(out: Path, source: Path) -> None:
     import_sources([source], out, source_format="hftbacktest", exchange=EXCHANGE, symbol=SYMBOL)
 
 
-def write_depth_alone(root: Path, target: Path) -> float:
+def write_depth_alone(root: Path, target: Path) -> Taken:
     """Return what one pyarrow thread needs to write the depth table, a part at a time, read beforehand."""
-    taken = 0.0
+    wall = cpu = 0.0
     for part in list_parts(root, "depth"):
         rows = read_part(part).combine_chunks()
-        options = encoding(rows.column_names)
-        taken += seconds(lambda: pq.write_table(rows, target, row_group_size=ROW_GROUP, **options))  # noqa: B023 it is called at once
+        write = partial(pq.write_table, rows, target, row_group_size=ROW_GROUP, **encoding(rows.column_names))
+        taken = measured(write)
+        wall, cpu = wall + taken.wall, cpu + taken.cpu
     target.unlink()
-    return taken
+    return Taken(wall, cpu)
 
 
-def convert_by_rival(source: Path, target: Path) -> float:
+def convert_by_rival(source: Path, target: Path) -> Taken:
     """Return what hftbacktest's converter needs, in its own environment; ``target`` is not counted."""
     command = [RIVALS_PYTHON, _CONVERTER, source, target]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    found: float = json.loads(run.stdout)["seconds"]
-    return found
+    return Taken(**json.loads(run.stdout))
 
 
 def read_through(path: Path) -> None:
@@ -133,11 +143,11 @@ def read_through(path: Path) -> None:
             pass
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    begun = time.perf_counter()
+def measured(work: Callable[[], object]) -> Taken:
+    """Return how long a call takes, in all its threads."""
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return Taken(time.perf_counter() - begun, time.process_time() - cpu_begun)
 
 
 ENTRIES: dict[str, Callable[[Material, int], tuple[str, Sequence[Row]]]] = {"import": measure_import}
