@@ -96,15 +96,15 @@ def measure_import(material: Material, rounds: int) -> tuple[str, Sequence[Row]]
     stored = sum(path.stat().st_size for path in out.rglob("*.parquet"))
     size = {path: path.stat().st_size / material.levels for path in (npz, material.packed)}
     title = f"import of {material.levels:,} level rows of USDⓈ-M, {rounds} rounds"
-    shown = [
+    told = [
         ("from .gz, all tables", "gz", f"{rate['gz'] / rate['rival']:.1f} times hftbacktest"),
         ("hftbacktest's converter, from .gz, no file written", "rival", ""),
-        ("from uncompressed bytes, all tables", "plain", f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's"),
+        ("from bytes, all tables", "plain", f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's"),
         ("one pyarrow thread writes the depth table alone", "parquet", ""),
     ]
     return title, [
-        *((f"{what}: level rows a second", f"{rate[own]:,.0f}", than) for what, own, than in shown),
-        *((f"{what}: CPU ns a level row", f"{cpu[own]:,.0f}", "") for what, own, _ in shown),
+        *((f"level rows a second: {what}", f"{rate[own]:,.0f}", than) for what, own, than in told),
+        *((f"CPU ns a level row: {what}", f"{cpu[own]:,.0f}", "") for what, own, _ in told),
         ("bytes a level row: the depth table", f"{depth / material.levels:.2f}", ""),
         ("bytes a level row: all tables", f"{stored / material.levels:.2f}", "bbo and trades too"),
         ("bytes a level row: hftbacktest's .npz", f"{size[npz]:.2f}", "no ids, no bbo, floats"),
@@ -148,84 +148,6 @@ def measured(work: Callable[[], object]) -> Taken:
     begun, cpu_begun = time.perf_counter(), time.process_time()
     work()
     return Taken(time.perf_counter() - begun, time.process_time() - cpu_begun)
-
-
-ENTRIES:
-            title, rows = ENTRIES[entry](material, options.rounds)
-            say_table(title, [*words("what"), *figures("median"), *words("compared")], rows, out=console())
-
-
-def measure_import(material: Material, rounds: int) -> tuple[str, Sequence[Row]]:
-    """Import both forms, convert with hftbacktest, and write the depth table alone; interleaved."""
-    import_into(material.folder / "warm", USDM)
-    taken: dict[str, list[Taken]] = {"gz": [], "plain": [], "parquet": [], "rival": []}
-    npz = material.folder / "rival.npz"
-    out = material.folder / "data"
-    for _ in range(rounds):
-        for form, source in (("gz", material.packed), ("plain", material.plain)):
-            shutil.rmtree(out, ignore_errors=True)
-            read_through(material.plain if form == "plain" else material.packed)
-            taken[form].append(measured(partial(import_into, out, source)))
-        taken["parquet"].append(write_depth_alone(out, material.folder / "alone.parquet"))
-        taken["rival"].append(convert_by_rival(material.packed, npz))
-    rate = {what: material.levels / median(own.wall for own in found) for what, found in taken.items()}
-    cpu = {what: 1e9 * median(own.cpu for own in found) / material.levels for what, found in taken.items()}
-    depth = sum(part.path.stat().st_size for part in list_parts(out, "depth"))
-    stored = sum(path.stat().st_size for path in out.rglob("*.parquet"))
-    size = {path: path.stat().st_size / material.levels for path in (npz, material.packed)}
-    title = f"import of {material.levels:,} level rows of USDⓈ-M, {rounds} rounds"
-    shown = [
-        ("from .gz, all tables", "gz", f"{rate['gz'] / rate['rival']:.1f} times hftbacktest"),
-        ("hftbacktest's converter, from .gz, no file written", "rival", ""),
-        ("from uncompressed bytes, all tables", "plain", f"{rate['plain'] / rate['parquet']:.0%} of pyarrow's"),
-        ("one pyarrow thread writes the depth table alone", "parquet", ""),
-    ]
-    return title, [
-        *((f"{what}: level rows a second", f"{rate[own]:,.0f}", than) for what, own, than in shown),
-        *((f"{what}: CPU ns a level row", f"{cpu[own]:,.0f}", "") for what, own, _ in shown),
-        ("bytes a level row: the depth table", f"{depth / material.levels:.2f}", ""),
-        ("bytes a level row: all tables", f"{stored / material.levels:.2f}", "bbo and trades too"),
-        ("bytes a level row: hftbacktest's .npz", f"{size[npz]:.2f}", "no ids, no bbo, floats"),
-        ("bytes a level row: .gz", f"{size[material.packed]:.2f}", ""),
-    ]
-
-
-def import_into(out: Path, source: Path) -> None:
-    """Import a capture of hftbacktest's collector."""
-    import_sources([source], out, source_format="hftbacktest", exchange=EXCHANGE, symbol=SYMBOL)
-
-
-def write_depth_alone(root: Path, target: Path) -> Taken:
-    """Return what one pyarrow thread needs to write the depth table, a part at a time, read beforehand."""
-    wall = cpu = 0.0
-    for part in list_parts(root, "depth"):
-        rows = read_part(part).combine_chunks()
-        write = partial(pq.write_table, rows, target, row_group_size=ROW_GROUP, **encoding(rows.column_names))
-        taken = measured(write)
-        wall, cpu = wall + taken.wall, cpu + taken.cpu
-    target.unlink()
-    return Taken(wall, cpu)
-
-
-def convert_by_rival(source: Path, target: Path) -> Taken:
-    """Return what hftbacktest's converter needs, in its own environment; ``target`` is not counted."""
-    command = [RIVALS_PYTHON, _CONVERTER, source, target]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    return Taken(**json.loads(run.stdout))
-
-
-def read_through(path: Path) -> None:
-    """Have the page cache hold a file."""
-    with path.open("rb") as file:
-        while file.read(1 << 24):
-            pass
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 ENTRIES: dict[str, Callable[[Material, int], tuple[str, Sequence[Row]]]] = {"import": measure_import}
