@@ -18,6 +18,8 @@ ATTEMPTS = 30
 EACH_RUN = 8
 MIXED = 2
 """Datasets with several defects at once."""
+FOUND_A_FAULT = [(4, "part_twice")]
+"""Seeds and kinds with which the validator was once at fault."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,12 @@ def test_defect_is_named_in_its_place_and_nothing_else_is_said(
 ) -> None:
     """Of all kinds a few each run: all of them take a minute or two (`long`)."""
     check(twin, tmp_path, defects_seed, kinds=[Random(defects_seed).sample([*KINDS], EACH_RUN)[which]])
+
+
+@pytest.mark.parametrize(("seed", "name"), FOUND_A_FAULT)
+def test_defect_that_was_not_named_once_is_named(tmp_path: Path, seed: int, name: str) -> None:
+    make_twin(tmp_path / "twin", seed)
+    check(tmp_path / "twin", tmp_path, seed, kinds=[name])
 
 
 @pytest.mark.long

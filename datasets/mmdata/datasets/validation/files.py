@@ -93,6 +93,7 @@ def survey(
     problems: dict[Path, str | None] = {}
     lanes: list[list[Piece]] = []
     ends: list[dict[str, int]] = []
+    days: dict[tuple[str, str], Piece] = {}
     rows: dict[str, int] = {}
     is_damaged = is_broken = False
     for part in parts:
@@ -106,10 +107,12 @@ def survey(
         rows[part.partition.date] = rows.get(part.partition.date, 0) + piece.rows
         if not piece.rows:
             continue
-        lane, piece = _place(piece, part, lanes, ends, findings)
-        if piece.after < piece.last_frame:
-            lanes[lane].append(piece)
-            ends[lane][part.session] = piece.last_frame
+        piece = _without_known(piece, part, days, findings)
+        if piece.after >= piece.last_frame:
+            continue
+        lane = _lane(piece, part, lanes, ends, findings)
+        lanes[lane].append(piece)
+        ends[lane][part.session] = piece.last_frame
     return Survey(tuple(tuple(_fused(lane)) for lane in lanes), rows, is_damaged)
 
 
@@ -127,42 +130,58 @@ def _piece(part: Part, *, broken_before: bool) -> Piece:
     )
 
 
-def _place(
-    piece: Piece, part: Part, lanes: list[list[Piece]], ends: list[dict[str, int]], findings: Findings
-) -> tuple[int, Piece]:
-    """Return the lane that a piece continues, and what of the piece is not in one already.
+def _without_known(piece: Piece, part: Part, days: dict[tuple[str, str], Piece], findings: Findings) -> Piece:
+    """Return a piece less the rows that stand in another already, with a finding where there are some.
 
-    Parts of one session follow one another by frame. Where a receive clock stepped back over midnight, those
-    of two dates interleave; those of one date never do.
+    Parts of one session and date follow one another by frame; ``days`` holds the furthest of each.
     """
-    [session] = piece.sessions
+    key = (part.session, piece.partition.date)
+    last = days.get(key)
+    if last is not None and last.last_frame >= piece.first_frame and not _straddles(piece, last.last_frame):
+        findings.of(piece.partition.date).add(
+            "error",
+            "order",
+            f"{piece.path}: begins at frame {piece.first_frame} of its session, though {last.path.name} "
+            f"before it ends at {last.last_frame}: rows stand twice; those up to there are left out",
+            Place(session=part.session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
+            table=part.partition.table,
+        )
+        piece = replace(piece, after=last.last_frame)
+    if last is None or piece.last_frame > last.last_frame:
+        days[key] = piece
+    return piece
+
+
+def _straddles(piece: Piece, end: int) -> bool:
+    """Tell whether a piece begins within the message that another ends with."""
+    return piece.first_frame == end < piece.last_frame
+
+
+def _lane(
+    piece: Piece, part: Part, lanes: list[list[Piece]], ends: list[dict[str, int]], findings: Findings
+) -> int:
+    """Return the lane that a piece continues, a new one where it continues none.
+
+    Where a receive clock stepped back over midnight, parts of two dates interleave.
+    """
+    session = part.session
     for lane, own in enumerate(lanes):
-        if ends[lane].get(session, -1) < piece.first_frame:
-            return lane, piece
-        last = own[-1]
-        if ends[lane][session] == piece.first_frame < piece.last_frame:
+        end = ends[lane].get(session, -1)
+        if end < max(piece.first_frame, piece.after + 1):
+            return lane
+        if _straddles(piece, end):
             findings.of(piece.partition.date).add(
                 "error",
                 "message",
-                f"{piece.path}: begins with frame {piece.first_frame}, which {last.path.name} before it ends "
-                "with: who reads file by file sees half a message",
+                f"{piece.path}: begins with frame {piece.first_frame}, which {own[-1].path.name} before it "
+                "ends with: who reads file by file sees half a message",
                 Place(session=session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
                 table=part.partition.table,
             )
-            return lane, piece
-        if last.partition.date == piece.partition.date:
-            findings.of(piece.partition.date).add(
-                "error",
-                "order",
-                f"{piece.path}: begins at frame {piece.first_frame} of its session, though {last.path.name} "
-                f"before it ends at {ends[lane][session]}: rows stand twice; those up to there are left out",
-                Place(session=session, frame=piece.first_frame, file=str(piece.path), row=piece.offset),
-                table=part.partition.table,
-            )
-            return lane, replace(piece, after=ends[lane][session])
+            return lane
     lanes.append([])
     ends.append({})
-    return len(lanes) - 1, piece
+    return len(lanes) - 1
 
 
 def _fused(lane: Sequence[Piece]) -> Iterator[Piece]:
