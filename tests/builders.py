@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from mmdata.datasets.layout import list_parts
 from mmdata.datasets.market import read_part
+from mmdata.datasets.validation import validate
 from mmdata.recorder.capture import Header, Line, format_frame, parse_line
 from mmdata.recorder.ingest import Ingest, IngestReport
 
@@ -91,3 +92,9 @@ def spot_lines(*, skip: tuple[int, ...] = (), count: int = 10) -> list[bytes]:
             json.dumps({"stream": "btcusdt@trade", "data": trade}).replace(" ", "").encode(),
         ]
     return [b"%d %s\n" % (TS + 1_000_000 * at, line) for at, line in enumerate(lines)]
+
+
+def flaws(root: Path) -> list[str]:
+    """Return what the validator finds in a recording; a late message is a busy machine's doing, no flaw."""
+    found = validate(root).findings
+    return [own.sentence for own in found if own.severity != "info" and own.check != "latency"]

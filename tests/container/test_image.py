@@ -21,10 +21,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mmdata.datasets import validate
 from mmdata.recorder.capture import FRAME, read_segment
 from mmdata.sandbox import read_truth
-from tests.builders import rows
+from tests.builders import flaws, rows
 from tests.conftest import SHARED
 from tests.integration.conftest import REPOSITORY, RunningSandbox, running_sandbox, write_job
 
@@ -125,7 +124,7 @@ def test_demo_job_records_into_the_volume_and_the_host_reads_it(container: Conta
     """The README's own command."""
     run = container("run", "--rm", "-v", f"{data}:/data", IMAGE, "record", "config/demo.yaml")
     assert run.returncode == 0, run.stderr
-    assert validate(data).exit_code(strict=True) == 0
+    assert flaws(data) == []
     trades = pl.scan_parquet(data / "trades/**/*.parquet", hive_partitioning=True)
     counted = dict(trades.group_by("exchange").len().collect().iter_rows())
     assert counted.keys() == {"binance", "okx"}
@@ -167,7 +166,7 @@ def test_stop_in_mid_recording_loses_nothing(container: Container, tmp_path: Pat
     kinds = [row["kind"] for row in rows(data, "events")]
     assert kinds.count("session_end") == len(SYMBOLS)
     assert "gap" not in kinds
-    assert validate(data).exit_code(strict=True) == 0
+    assert flaws(data) == []
 
 
 def test_stop_ends_a_verb_that_minds_no_signal_too(container: Container) -> None:
