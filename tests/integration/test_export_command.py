@@ -50,3 +50,19 @@ def test_what_no_book_can_be_made_of_is_nothing_to_export(tmp_path: Path) -> Non
     run = mmdata("export", root, "-f", "hftbacktest", "--out", tmp_path / "out", "--exchange", "binance")
     assert run.returncode == 2
     assert "nothing that hftbacktest holds was received" in run.stderr
+
+
+def test_what_csv_and_tardis_hold_comes_back_and_is_certified(tmp_path: Path) -> None:
+    source, root = tmp_path / "btcusdt.txt", tmp_path / "data"
+    source.write_bytes(b"".join(spot_lines()))
+    import_sources([source], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
+    for form, trades in (("csv", "trades_ws_*"), ("tardis", "*_trades_*")):
+        out, again = tmp_path / form, tmp_path / f"{form}-data"
+        assert mmdata("export", root, "-f", form, "--out", out).returncode == 0
+        files = [*out.rglob("*.csv*")] if form == "csv" else [*out.rglob("*incremental*"), *out.rglob(trades)]
+        run = mmdata("import", *files, "-f", form, "--exchange", "binance", "--out", again, "--json")
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout)["accounting"]["rows in trades"] == 10
+        assert mmdata("verify", again).returncode == 0
+    refused = mmdata("import", *files, "-f", "csv", "--symbol", "BTCUSDT", "--tick", "1", "--lot", "1")
+    assert (refused.returncode, "its files hold the dataset's own instruments" in refused.stderr) == (2, True)

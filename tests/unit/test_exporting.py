@@ -215,7 +215,10 @@ def test_the_same_export_is_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"format": "tape"}, "format 'tape' is not known, expected one of csv, hftbacktest, nautilus"),
+        (
+            {"format": "tape"},
+            "format 'tape' is not known, expected one of csv, hftbacktest",
+        ),
         ({"symbol": "ETHUSDT"}, "holds nothing of ETHUSDT"),
         ({"start": 2, "end": 1}, "end comes first"),
         (

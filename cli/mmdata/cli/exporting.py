@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @command
 def export(
     data: Data = DEFAULT_DATA,
-    to_format: Annotated[str, typer.Option("--format", "-f", help="csv, hftbacktest or nautilus.")] = ...,  # type: ignore[assignment]
+    to_format: Annotated[
+        str, typer.Option("--format", "-f", help="csv, hftbacktest, nautilus or tardis.")
+    ] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="The folder that the files go to.")] = ...,  # type: ignore[assignment]
     exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
@@ -42,8 +44,9 @@ def export(
     """Write a dataset, or some of it, in another format.
 
     csv keeps everything. hftbacktest (.npz, a file a day) and nautilus (a NautilusTrader catalog, needs the
-    extra `nautilus`) hold the proven book and the trades, on the exchange's clock; docs/export.md says what
-    each drops. --from and --to are receive times. No file is overwritten: exit 2 where one is there already.
+    extra `nautilus`) hold the proven book and the trades, on the exchange's clock; tardis holds what was
+    received, in Tardis' CSV. docs/export.md and docs/formats.md say what each drops. --from and --to are
+    receive times. No file is overwritten: exit 2 where one is there already.
 
     Example: mmdata export data --format hftbacktest --out npz --exchange binance --symbol BTCUSDT
     """

@@ -25,6 +25,7 @@ from mmdata.cli.watching import live_table
 from mmdata.datasets.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmdata.datasets.formats.plain_csv import CsvReport
     from mmdata.datasets.formats.session import TableReport
     from mmdata.recorder.config import Job
     from mmdata.recorder.importing import ImportReport
@@ -227,7 +228,9 @@ def import_(
     source_format: Annotated[
         str,
         typer.Option(
-            "--format", "-f", help="mmdata, hftbacktest, cryptofeed, tardis, binance-public or okx-public."
+            "--format",
+            "-f",
+            help="mmdata, hftbacktest, cryptofeed, tardis, csv, binance-public or okx-public.",
         ),
     ] = "mmdata",
     exchange: Annotated[str | None, typer.Option(help="binance, binance-usdm or okx.")] = None,
@@ -274,15 +277,30 @@ def import_(
     return 1 if report.quarantined else 0
 
 
-def _run_import(sources: list[Path], out: Path, asked: dict[str, Any]) -> ImportReport | TableReport:
+def _run_import(
+    sources: list[Path], out: Path, asked: dict[str, Any]
+) -> ImportReport | TableReport | CsvReport:
     from mmdata.datasets.formats.importing import READERS, import_tables
     from mmdata.recorder.importing import FORMATS, import_sources
 
     wanted = asked["source_format"]
-    if wanted not in (known := (*FORMATS, *READERS)):
+    if wanted not in (known := (*FORMATS, *READERS, "csv")):
         raise UsageError(f"format {wanted!r} is not known, expected one of {', '.join(known)}")
+    if wanted == "csv":
+        return _run_csv_import(sources, out, asked)
     run = import_tables if wanted in READERS else import_sources
     return run(sources, out, **asked)
+
+
+def _run_csv_import(sources: list[Path], out: Path, asked: dict[str, Any]) -> CsvReport:
+    from mmdata.datasets.formats.plain_csv import import_csv
+
+    if asked["grid"]:
+        raise UsageError(
+            "csv: tick and lot were named, but its files hold the dataset's own instruments; nothing was "
+            "imported"
+        )
+    return import_csv(sources, out, exchange=asked["exchange"], symbol=asked["symbol"])
 
 
 def _compare(sources: list[Path], other: Path, asked: dict[str, Any], *, as_json: bool, quiet: bool) -> int:
@@ -306,7 +324,7 @@ def _compare(sources: list[Path], other: Path, asked: dict[str, Any], *, as_json
     return found.exit_code()
 
 
-def _import_json(report: ImportReport | TableReport) -> dict[str, Any]:
+def _import_json(report: ImportReport | TableReport | CsvReport) -> dict[str, Any]:
     return {
         "schema": 1,
         "session": report.session,
@@ -319,7 +337,7 @@ def _import_json(report: ImportReport | TableReport) -> dict[str, Any]:
     }
 
 
-def _say_import(report: ImportReport | TableReport, out: Path) -> None:
+def _say_import(report: ImportReport | TableReport | CsvReport, out: Path) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     rows = [(what, count) for what, count in report.accounting() if count]

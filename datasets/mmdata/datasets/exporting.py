@@ -19,6 +19,7 @@ FORMATS: Final = {
     "csv": "mmdata.datasets.formats.plain_csv",
     "hftbacktest": "mmdata.datasets.formats.hftbacktest",
     "nautilus": "mmdata.datasets.formats.nautilus",
+    "tardis": "mmdata.datasets.formats.tardis_export",
 }
 """Formats that can be written, and the module whose ``write`` does it: all load when they are used."""
 _LOSSLESS = ("csv",)

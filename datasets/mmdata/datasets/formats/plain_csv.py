@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -201,6 +202,24 @@ class CsvReport:
     certified: int = 0
     """Days of a symbol that got a certificate, or another in place of the old."""
     warnings: list[str] = field(default_factory=list)
+    gaps: int = 0
+    """Holes that the events tell, of those published now."""
+    quarantined: int = 0
+    """None: a row that cannot be read is an error."""
+    derived: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """None: the files hold the dataset's instruments."""
+
+    @property
+    def session(self) -> str:
+        """The sessions that rows were published of."""
+        return ", ".join(sorted(self.sessions))
+
+    def accounting(self) -> list[tuple[str, int]]:
+        """Return what became of the rows as (what, how many)."""
+        return [
+            *((f"rows in {table}", count) for table, count in sorted(self.rows.items())),
+            ("rows that were there already", self.skipped),
+        ]
 
 
 def import_csv(
@@ -293,3 +312,6 @@ def _publish(out: Path, report: CsvReport, told: Named, session: str, rows: pa.T
             if fresh:
                 report.rows[told.table] += fresh
                 report.sessions.add(session)
+                if told.table == "events":
+                    new = part.slice(part.num_rows - fresh)
+                    report.gaps += pc.sum(pc.equal(new["kind"], "gap")).as_py()
