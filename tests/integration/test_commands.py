@@ -89,7 +89,7 @@ def test_what_the_demo_holds_is_listed(demo: tuple[Path, dict[str, Any], str]) -
     root, _, _ = demo
     run = mmdata("ls", root, "--exchange", "okx")
     assert run.returncode == 0, run.stderr
-    assert f"{root}: 1 symbols" in run.stdout.replace("\n", "")
+    assert f"{root}: 2 symbols" in run.stdout.replace("\n", "")
     assert "BTC-USDT" in run.stdout
     assert "BTCUSDT" not in run.stdout
     answer = json.loads(mmdata("ls", root, "--json").stdout)
