@@ -88,10 +88,11 @@ def watch_recorder(board: Board) -> None:
 
 def watch_ingest(board: Board) -> None:
     """Tell when a segment is being ingested, and when one of its files is being published."""
-    from mmdata.recorder import ingest, segments
+    from mmdata.datasets import published
+    from mmdata.recorder import segments
 
     board.cells[INGESTING] = board.cells[PUBLISHING] = 0  # the one before may have died meanwhile
-    for module, name, flag in ((segments, "finish_segment", INGESTING), (ingest, "publish", PUBLISHING)):
+    for module, name, flag in ((segments, "finish_segment", INGESTING), (published, "publish", PUBLISHING)):
         setattr(module, name, marked(getattr(module, name), board, flag))
 
 
