@@ -20,8 +20,9 @@ lint: $(STAMP)
 type: $(STAMP)
 	$(BIN)/mypy
 
+# Defects are planted in the same places each time; `make long-test` draws others.
 unit: $(STAMP)
-	$(BIN)/pytest -q
+	MMDATA_DEFECTS_SEED=$${MMDATA_DEFECTS_SEED:-11} $(BIN)/pytest -q
 
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)

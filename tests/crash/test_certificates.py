@@ -55,9 +55,8 @@ def test_kill_at_any_step_of_certifying_and_the_next_recovery_certifies_the_same
         assert [*(harmed / ACCOUNTS).rglob("*.json")] == []
 
 
-@pytest.mark.parametrize(
-    "wide", [pytest.param(False, id="narrow", marks=pytest.mark.long), pytest.param(True, id="widened")]
-)
+@pytest.mark.parametrize("wide", [pytest.param(False, id="narrow"), pytest.param(True, id="widened")])
+@pytest.mark.long
 def test_kill_at_any_step_of_a_compaction_leaves_a_dataset_that_is_as_certified(
     tmp_path: Path, wide: bool
 ) -> None:

@@ -43,7 +43,9 @@ def files(root: Path, table: str) -> list[Path]:
     return sorted(path.relative_to(root) for path in root.glob(f"{table}/**/*.parquet"))
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["narrow", "widened"])
+@pytest.mark.parametrize(
+    "wide", [pytest.param(False, id="narrow", marks=pytest.mark.long), pytest.param(True, id="widened")]
+)
 def test_kill_at_any_step_leaves_each_row_once_and_the_next_run_completes_it(
     tmp_path: Path, wide: bool
 ) -> None:

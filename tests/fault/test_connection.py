@@ -177,7 +177,10 @@ def test_without_pings_the_venue_would_have_closed_it(tmp_path: Path, quiet_sand
 
 @pytest.mark.parametrize(
     ("exchange", "symbol", "patience", "says"),
-    [("okx", "BTC-USDT", "_KEEPALIVE_AFTER_S", [b"ping"]), ("binance", "BTCUSDT", "_SILENT_AFTER_S", [])],
+    [
+        ("okx", "BTC-USDT", "_KEEPALIVE_AFTER_S", [b"ping"]),
+        pytest.param("binance", "BTCUSDT", "_SILENT_AFTER_S", [], marks=pytest.mark.long),
+    ],
 )
 def test_socket_that_stays_open_and_says_nothing_is_left_for_another(
     tmp_path: Path,

@@ -18,7 +18,12 @@ KERNEL_TESTS = {
 }
 
 
-@pytest.mark.parametrize("kernels", KERNEL_TESTS)
+SLOW = ("export",)
+
+
+@pytest.mark.parametrize(
+    "kernels", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in KERNEL_TESTS]
+)
 @pytest.mark.parametrize(
     "mode", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}], ids=lambda mode: next(iter(mode))
 )
