@@ -28,6 +28,8 @@ NEEDS_MORE = {
     "okx_reset_without_rule",  # ids of OKX: the capture is older than they are
     "connected_twice",  # a recorder that says so
     "clock_behind",  # a clock that is right
+    "message_straddles",
+    "part_lost",  # several parts of one date
 }
 """Kinds for which nothing of what they need is in the captures."""
 PLANTED = [name for name in KINDS if name not in NEEDS_MORE]
