@@ -22,7 +22,7 @@ type: $(STAMP)
 
 # Defects are planted in the same places each time; `make long-test` draws others.
 unit: $(STAMP)
-	MMDATA_DEFECTS_SEED=$${MMDATA_DEFECTS_SEED:-11} $(BIN)/pytest -q
+	MMDATA_DEFECTS_SEED=$${MMDATA_DEFECTS_SEED:-14} $(BIN)/pytest -q
 
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)
