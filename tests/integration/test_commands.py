@@ -233,7 +233,7 @@ def test_validate_exits_0_for_recorded_flaws_and_1_with_strict(source: Path, tmp
     assert mmdata("validate", tmp_path / "data").returncode == 0
     assert mmdata("validate", tmp_path / "data", "--strict").returncode == 1
     answer = json.loads(mmdata("validate", tmp_path / "data", "--json").stdout)
-    assert (answer["schema"], answer["exit"]) == (1, 0)
+    assert (answer["schema"], answer["exit"]) == (2, 0)
 
 
 def test_data_comes_from_the_environment(source: Path, tmp_path: Path) -> None:
