@@ -45,11 +45,11 @@ MINUTE = timedelta(minutes=1)
 
 @cache
 def readings(zone: str, day: date) -> dict[datetime, list[datetime]]:
-    """Return what the wall clock shows in the minutes from two days before ``day`` to six after: when."""
+    """Return what the wall clock shows in the minutes from two days before ``day`` to seven after: when."""
     tz = ZoneInfo(zone)
     first = datetime.combine(day, datetime.min.time(), UTC) - timedelta(days=2)
     shown: dict[datetime, list[datetime]] = {}
-    for at in range(8 * 24 * 60):
+    for at in range(9 * 24 * 60):
         moment = first + at * MINUTE
         shown.setdefault(moment.astimezone(tz).replace(tzinfo=None), []).append(moment)
     return shown
@@ -88,7 +88,14 @@ def clock_days(zone: str) -> list[date]:
     ]
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "Europe/Berlin",
+        pytest.param("America/New_York", marks=pytest.mark.long),
+        pytest.param("Australia/Lord_Howe", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("window", WINDOWS, ids="-".join)
 def test_every_hour_of_every_day_that_the_clock_changes(zone: str, window: tuple[str, str]) -> None:
     days = clock_days(zone)
