@@ -51,7 +51,7 @@ def pair(tmp_path: Path) -> Path:
     return tmp_path / "pair"
 
 
-@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [41, pytest.param(1, marks=pytest.mark.long)])
 def test_kill_at_any_step_leaves_no_dataset_or_the_whole_one_and_the_next_run_makes_it(
     pair: Path, stride: int
 ) -> None:

@@ -25,7 +25,9 @@ SLOW = ("export",)
     "kernels", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in KERNEL_TESTS]
 )
 @pytest.mark.parametrize(
-    "mode", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}], ids=lambda mode: next(iter(mode))
+    "mode",
+    [{"NUMBA_DISABLE_JIT": "1"}, pytest.param({"NUMBA_BOUNDSCHECK": "1"}, marks=pytest.mark.long)],
+    ids=lambda mode: next(iter(mode)),
 )
 def test_kernels_pass_their_tests(kernels: str, mode: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(

@@ -33,7 +33,7 @@ NEEDS_MORE = {
 }
 """Kinds for which nothing of what they need is in the captures."""
 PLANTED = [name for name in KINDS if name not in NEEDS_MORE]
-EACH_RUN = 8
+EACH_RUN = 4
 ATTEMPTS = 30
 
 
