@@ -169,6 +169,7 @@ def test_ping_keeps_a_silent_okx_connection_alive(
     assert len(pings) == len(pongs) >= 3
 
 
+@pytest.mark.long
 def test_without_pings_the_venue_would_have_closed_it(tmp_path: Path, quiet_sandbox: RunningSandbox) -> None:
     """The counterpart: the sandbox really closes an idle socket, as the venue does."""
     report = recorded(tmp_path, quiet_sandbox, "10s")
@@ -179,9 +180,10 @@ def test_without_pings_the_venue_would_have_closed_it(tmp_path: Path, quiet_sand
     ("exchange", "symbol", "patience", "says"),
     [
         ("okx", "BTC-USDT", "_KEEPALIVE_AFTER_S", [b"ping"]),
-        pytest.param("binance", "BTCUSDT", "_SILENT_AFTER_S", [], marks=pytest.mark.long),
+        ("binance", "BTCUSDT", "_SILENT_AFTER_S", []),
     ],
 )
+@pytest.mark.long
 def test_socket_that_stays_open_and_says_nothing_is_left_for_another(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -18,7 +18,7 @@ KERNEL_TESTS = {
 }
 
 
-SLOW = ("export",)
+SLOW = ("export", "levels")
 
 
 @pytest.mark.parametrize(
