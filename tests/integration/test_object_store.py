@@ -14,7 +14,7 @@ import pyarrow.fs as fs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from mmdata.datasets import bars, books, catalog, scan, segments, stores, trades
+from mmdata.datasets import bars, books, catalog, scan, segments, stores, trades, validate
 from mmdata.datasets.compaction import compact
 from mmdata.datasets.errors import DiskError, UsageError
 from mmdata.datasets.layout import list_parts, list_symbols
@@ -115,6 +115,25 @@ def test_catalog_is_that_of_the_folder(bucket: str, local: Path) -> None:
     assert list_symbols(bucket) == list_symbols(local)
 
 
+def test_validator_says_of_a_bucket_what_it_says_of_the_folder(bucket: str, local: Path) -> None:
+    there, here = validate(bucket).to_json_dict(), validate(local).to_json_dict()
+    assert there["symbols"] == here["symbols"]
+    assert json.dumps(there).replace(BUCKET, str(local)) == json.dumps(here)
+    assert {day["is_open"] for own in there["symbols"] for day in own["days"]} == {False}
+
+
+def test_validator_names_a_foreign_object_of_a_bucket(endpoint: str, local: Path) -> None:
+    store = fs.S3FileSystem(
+        endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True
+    )
+    store.create_dir("foreign")
+    fs.copy_files(str(local), "foreign/data", destination_filesystem=store)
+    with store.open_output_stream("foreign/data/depth/exchange=binance/notes.txt") as stream:
+        stream.write(b"x")
+    [found] = [own for own in validate("s3://foreign/data").findings if own.check == "name"]
+    assert found.file == "s3://foreign/data/depth/exchange=binance/notes.txt"
+
+
 def test_compacted_days_are_read_by_what_their_files_say(endpoint: str, bucket: str, local: Path) -> None:
     compact(local)
     store = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", region="us-east-1")
@@ -153,6 +172,8 @@ def test_store_that_refuses_is_said(bucket: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(stores, "_filesystem", lambda: type("Refusing", (), {"get_file_info": refused})())
     with pytest.raises(DiskError, match=r"s3://research/data/depth: .* could not be listed .*ACCESS_DENIED"):
         scan(bucket, "depth")
+    with pytest.raises(DiskError, match=r"s3://research/data: .* cannot be asked .*ACCESS_DENIED"):
+        catalog(bucket)
 
 
 def test_ls_takes_a_bucket(bucket: str) -> None:
@@ -167,7 +188,9 @@ def test_ls_takes_a_bucket(bucket: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["compact", "recover", "import", "record"])
+@pytest.mark.parametrize(
+    "command", ["compact", "recover", "import", "record", "verify", "certify", "merge", "export"]
+)
 def test_what_writes_refuses_a_bucket_and_leaves_nothing(tmp_path: Path, command: str) -> None:
     source = tmp_path / "capture.txt"
     source.write_bytes(b"".join(spot_lines()))
@@ -187,6 +210,10 @@ def test_what_writes_refuses_a_bucket_and_leaves_nothing(tmp_path: Path, command
             BUCKET,
         ],
         "record": [write_job(tmp_path / "job.yaml", root=BUCKET, venues=[venue], duration="1s")],
+        "verify": [BUCKET],
+        "certify": [BUCKET],
+        "merge": [tmp_path, tmp_path, "--out", BUCKET],
+        "export": [tmp_path, "-f", "csv", "--out", BUCKET],
     }
     run = mmdata(command, *arguments[command], cwd=tmp_path)
     assert run.returncode == 2

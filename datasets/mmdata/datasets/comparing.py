@@ -20,6 +20,7 @@ from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.datasets.heads import Flags, Heads, Ints, Recording, rows_of
 from mmdata.datasets.layout import NO_SYMBOL, list_partitions
 from mmdata.datasets.schema import arrow_schema
+from mmdata.datasets.stores import local_root
 
 _SHOWN = 5
 _MS = 1_000_000
@@ -87,8 +88,9 @@ def compare(
 ) -> Comparison:
     """Compare what two datasets hold of the symbols that are in both; ``told`` is what to call the first.
 
-    UsageError: no such dataset, or no symbol is in both. DatasetError: a file is damaged.
+    UsageError: no such dataset, or in an object store; no symbol is in both. DatasetError: a file is damaged.
     """
+    first, second = (local_root(root, "a comparison") for root in (first, second))
     for root in (first, second):
         if not root.is_dir():
             raise UsageError(f"{root}: there is no such folder; name a dataset's")

@@ -13,6 +13,7 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.formats.output import Written, output
 from mmdata.datasets.layout import NO_SYMBOL, list_partitions
 from mmdata.datasets.schema import TABLES
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.times import Moment, iso, to_ns
 
 FORMATS: Final = {
@@ -66,8 +67,8 @@ def export(
     none is overwritten. ``progress`` is called with a line for each symbol. A day is never held as a whole.
 
     UsageError: an unknown format, a package that it needs is not installed, nothing to export, a file that
-    is there already, a value that the format cannot hold. DatasetError: a file is damaged. DiskError: ``out``
-    cannot be written.
+    is there already, a value that the format cannot hold, ``out`` in an object store. DatasetError: a file is
+    damaged. DiskError: ``out`` cannot be written.
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r} is not known, expected one of {', '.join(FORMATS)}")
@@ -75,7 +76,7 @@ def export(
     until = None if end is None else to_ns(end, end=True)
     if begin is not None and until is not None and begin >= until:
         raise UsageError(f"nothing lies between start {iso(begin)} and end {iso(until)}: end comes first")
-    source, target = Path(root), Path(out)
+    source, target = Path(root), local_root(out, "an export")
     chosen = _chosen(source, exchange, symbol, every_table=format in _LOSSLESS)
     if not chosen:
         of = " ".join(filter(None, (exchange, symbol))) or "any symbol"

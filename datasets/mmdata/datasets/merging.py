@@ -36,6 +36,7 @@ from mmdata.datasets.layout import NO_SYMBOL, STAGING, Partition, list_partition
 from mmdata.datasets.locks import LOCKS, holder, open_lock, sign, try_lock
 from mmdata.datasets.published import Published, by_date
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, arrow_schema
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.union import Union, messages_of
 from mmdata.datasets.version import version
 
@@ -106,9 +107,10 @@ def merge(
     ``conn`` tells of each row which recording gave it: 0 is ``one``, 1 is ``other``. Both stay as they are. A
     day of a table and symbol is in memory at once. ``progress`` is called with what is being done.
 
-    UsageError: no such dataset, nothing in them, ``out`` is there already, books without ids. DatasetError: a
-    file is damaged. DiskError: ``out`` cannot be written; nothing is there then.
+    UsageError: no such dataset, or in an object store; nothing in them, ``out`` is there already, books
+    without ids. DatasetError: a file is damaged. DiskError: ``out`` cannot be written; nothing is there then.
     """
+    one, other, out = (local_root(root, "a merge") for root in (one, other, out))
     for root in (one, other):
         if not root.is_dir():
             raise UsageError(f"{root}: there is no such folder; name a dataset's")

@@ -55,19 +55,27 @@ class ObjectPath(PurePosixPath):
         return "/".join(self.parts[1:])
 
     def exists(self) -> bool:
-        """Tell whether there is an object of that name, or one below it."""
+        """Tell whether there is an object of that name, or one below it. DiskError: nobody answers."""
         import pyarrow.fs as fs
 
-        return bool(_filesystem().get_file_info(self.key).type != fs.FileType.NotFound)
+        return bool(self._told().type != fs.FileType.NotFound)
 
     def stat(self) -> Told:
-        """Return the object's size. FileNotFoundError: it is not there."""
+        """Return the object's size. FileNotFoundError: it is not there. DiskError: nobody answers."""
         if self.size is None:
-            found = _filesystem().get_file_info(self.key)
+            found = self._told()
             if found.size is None:
                 raise FileNotFoundError(None, "is not there", str(self))
             self.size = int(found.size)
         return Told(self.size)
+
+    def _told(self) -> Any:
+        try:
+            return _filesystem().get_file_info(self.key)
+        except OSError as error:
+            raise DiskError(
+                f"{self}: the object store cannot be asked ({error}); nothing was read"
+            ) from error
 
     def read_bytes(self) -> bytes:
         """Return all of a small object. FileNotFoundError: it is not there."""
@@ -94,15 +102,15 @@ def root_of(root: Root) -> Place:
 
 
 def local_root(root: Root, what: str) -> Path:
-    """Return the folder of a dataset that is to be written. UsageError: it lies in an object store.
+    """Return the folder of a dataset that is written, or must hold still. UsageError: it is in a bucket.
 
-    ``what`` says in the sentence who wants to write: "a recording".
+    ``what`` says in the sentence who needs that: "a recording".
     """
     place = root_of(root)
     if isinstance(place, ObjectPath):
         raise UsageError(
-            f"{place}: {what} writes, and only a local folder can be written, since an object store has no "
-            f"locks and cannot rename; nothing was done: work locally and copy the finished dataset there"
+            f"{place}: {what} needs a local folder, since an object store has no locks and cannot rename; "
+            f"nothing was done: work locally and copy the finished dataset there"
         )
     return place
 
@@ -150,6 +158,13 @@ def children(folder: Place) -> list[Place]:
         return [child for child in folder.iterdir() if child.is_dir()]
     except FileNotFoundError:
         return []
+
+
+def files_below(folder: Place) -> list[Place]:
+    """Return the files in ``folder`` and the folders in it, by name; none where it does not exist."""
+    if isinstance(folder, ObjectPath):
+        return sorted(path for path, is_folder in _listing(folder, recursive=True) if not is_folder)
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
 def size_of(path: Place) -> int:

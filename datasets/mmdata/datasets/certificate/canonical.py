@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from mmdata.datasets.errors import DatasetError
+from mmdata.datasets.stores import Place
 
 FORMAT = 1
 """Version of the certificate's format."""
@@ -46,7 +46,7 @@ def seal(facts: Facts) -> Facts:
     return {**unsealed, SEAL: hashlib.sha256(canonical(unsealed)).hexdigest()}
 
 
-def read(path: Path) -> Facts:
+def read(path: Place) -> Facts:
     """Return a certificate that is whole: canonical, its own sha256 right, of a format that we know.
 
     DatasetError: it is not; the sentence says what differs. FileNotFoundError: there is none.

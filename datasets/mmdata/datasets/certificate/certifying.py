@@ -26,6 +26,7 @@ from mmdata.datasets.errors import DatasetError, DiskError, ReplacedError, Usage
 from mmdata.datasets.layout import NO_SYMBOL, list_partitions, list_parts
 from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.schema import TABLES
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.times import iso
 from mmdata.datasets.version import version
 from mmdata.datasets.writing import written_from
@@ -77,8 +78,10 @@ def certify(
 
     These are of the days without any, and of those that something was ingested of since. A certificate
     that is there is never replaced by one that its files do not bear out. Days that a recorder still
-    writes are left. UsageError: no such dataset, a date that is none. DiskError: the disk.
+    writes are left. UsageError: no such dataset, or in an object store; a date that is none. DiskError: the
+    disk.
     """
+    root = local_root(root, "a certificate")
     days = list_days(root, exchange=exchange, symbol=symbol, date=date)
     certified = {*list_certified(root)}
     waiting = _waiting(root, exchange, None)

@@ -10,7 +10,7 @@ other's place.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from mmdata.datasets.certificate.accounts import put
@@ -20,6 +20,7 @@ from mmdata.datasets.disk import sync_folder
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.layout import encode_symbol
 from mmdata.datasets.locks import symbol_lock
+from mmdata.datasets.stores import Place
 
 CERTIFICATES = "certificates"
 CERTIFICATE = "certificate.json"
@@ -28,15 +29,12 @@ NEXT = "certificate.next.json"
 
 def certificate_path(root: Path, day: Day) -> Path:
     """Return where the certificate of a day lies, or will."""
-    symbol = encode_symbol(day.symbol)
-    return (
-        root
-        / CERTIFICATES
-        / f"exchange={day.exchange}"
-        / f"symbol={symbol}"
-        / f"date={day.date}"
-        / CERTIFICATE
-    )
+    return root / _name(day)
+
+
+def _name(day: Day) -> PurePosixPath:
+    folder = f"exchange={day.exchange}/symbol={encode_symbol(day.symbol)}/date={day.date}"
+    return PurePosixPath(CERTIFICATES, folder, CERTIFICATE)
 
 
 def next_path(root: Path, day: Day) -> Path:
@@ -51,9 +49,9 @@ def list_certified(root: Path, name: str = CERTIFICATE) -> Iterator[Day]:
         yield Day(exchange, unquote(symbol), date)
 
 
-def read_certificate(root: Path, day: Day) -> Facts | None:
+def read_certificate(root: Place, day: Day) -> Facts | None:
     """Return the certificate of a day; None: it has none. DatasetError: it is damaged, or of another day."""
-    return _read(certificate_path(root, day), day)
+    return _read(root / _name(day), day)
 
 
 def read_next(root: Path, day: Day) -> Facts | None:
@@ -61,7 +59,7 @@ def read_next(root: Path, day: Day) -> Facts | None:
     return _read(next_path(root, day), day)
 
 
-def _read(path: Path, day: Day) -> Facts | None:
+def _read(path: Place, day: Day) -> Facts | None:
     try:
         facts = read(path)
     except FileNotFoundError:

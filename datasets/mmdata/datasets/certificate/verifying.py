@@ -30,6 +30,7 @@ from mmdata.datasets.certificate.store import (
 from mmdata.datasets.errors import DatasetError, MmdataError, ReplacedError, UsageError
 from mmdata.datasets.layout import NO_SYMBOL, list_parts
 from mmdata.datasets.schema import EXACT_TABLES
+from mmdata.datasets.stores import local_root
 from mmdata.datasets.writing import written_from
 
 _ATTEMPTS = 5  # at a day that is compacted meanwhile
@@ -100,8 +101,10 @@ def verify(
 
     Every file's bytes, then everything that a certificate says, derived again from the rows. ``recount``
     counts the lines of a kept capture again; without it, only sums are compared. Days that a recorder still
-    writes are left. UsageError: there is no such dataset, nothing in it, or ``date`` is none.
+    writes are left. UsageError: there is no such dataset, nothing in it, ``date`` is none, or it lies in
+    an object store.
     """
+    root = local_root(root, "a verification")
     days = {*list_days(root, exchange=exchange, symbol=symbol, date=date)}
     days |= {
         day

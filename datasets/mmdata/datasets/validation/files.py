@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.datasets import stores
 from mmdata.datasets.errors import DatasetError, ReplacedError
 from mmdata.datasets.layout import Part, Partition, is_part_name, list_parts
 from mmdata.datasets.schema import TABLES, arrow_schema
@@ -53,22 +54,22 @@ class Survey:
 
 def open_file(path: Path, words: Sequence[str] = ()) -> pq.ParquetFile:
     """Open a published file; ``words`` are columns to be read as dictionaries. The one place that does."""
-    return pq.ParquetFile(path, read_dictionary=list(words), pre_buffer=True)
+    return pq.ParquetFile(**stores.source(path), read_dictionary=list(words), pre_buffer=True)
 
 
-def foreign_files(root: Path, exchange: str | None) -> Iterator[Path]:
+def foreign_files(root: stores.Place, exchange: str | None) -> Iterator[stores.Place]:
     """Yield the files below the tables that only somebody else can have put there."""
     for table in TABLES:
         for name in (table, f"{table}-wide"):
-            pattern = f"exchange={exchange}/**/*" if exchange is not None else "**/*"
-            for path in sorted((root / name).glob(pattern)):
+            below = root / name if exchange is None else root / name / f"exchange={exchange}"
+            for path in stores.files_below(below):
                 depth = len(path.relative_to(root / name).parts)
-                if not path.is_dir() and (depth != 4 or not is_part_name(path.name)):
+                if depth != 4 or not is_part_name(path.name):
                     yield path
 
 
 def survey(
-    root: Path,
+    root: stores.Place,
     table: str,
     exchange: str,
     symbol: str,
@@ -213,7 +214,7 @@ def _problem(part: Part, findings: Findings) -> str | None:
     """Tell what is wrong with a file; None: it can be streamed."""
     table = part.partition.table
     place = Place(session=None if part.session == "compacted" else part.session, file=str(part.path))
-    size = part.path.stat().st_size if part.path.exists() else 0
+    size = stores.size_of(part.path)
     if size == 0:
         sentence = (
             "is empty (0 bytes), expected a Parquet file: its rows are lost unless its capture was kept"

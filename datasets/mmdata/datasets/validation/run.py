@@ -6,7 +6,6 @@ import contextlib
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from mmdata.datasets.certificate.derive import Day
@@ -14,6 +13,8 @@ from mmdata.datasets.certificate.store import read_certificate
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.layout import CAPTURES, list_symbols
+from mmdata.datasets.stores import Place as Store
+from mmdata.datasets.stores import Root, children, root_of
 from mmdata.datasets.validation.conclude import Conclusion
 from mmdata.datasets.validation.files import foreign_files
 from mmdata.datasets.validation.findings import Findings, Place
@@ -29,7 +30,7 @@ _ATTEMPTS = 5
 
 
 def validate(
-    root: Path,
+    root: Root,
     *,
     exchange: str | None = None,
     symbol: str | None = None,
@@ -41,33 +42,34 @@ def validate(
 
     Streams it: memory does not grow with the days. Damaged files become findings, and what they held is left
     out of the other checks. ``progress`` is called with the name of each symbol when its turn comes.
-    UsageError: there is nothing to check, or ``date`` is none.
+    ``root`` may be ``s3://bucket/prefix``. UsageError: there is nothing to check, or ``date`` is none.
     """
+    place = root_of(root)
     own_thresholds = thresholds or Thresholds()
     if date is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
         raise UsageError(f"date {date!r} is none, expected YYYY-MM-DD, a UTC date")
     pairs = [
         pair
-        for pair in list_symbols(root)
+        for pair in list_symbols(place)
         if exchange in (None, pair[0]) and symbol in (None, pair[1]) and pair[0] in CHAINS
     ]
     if not pairs:
-        have = ", ".join(f"{e} {s}" for e, s in list_symbols(root)) or "nothing"
+        have = ", ".join(f"{e} {s}" for e, s in list_symbols(place)) or "nothing"
         asked = " ".join(name for name in (exchange, symbol) if name) or "any symbol"
-        raise UsageError(f"{root}: nothing of {asked} to validate; it holds {have}")
-    report = ValidationReport(str(root))
-    report.findings += _strangers(root, exchange, own_thresholds)
+        raise UsageError(f"{place}: nothing of {asked} to validate; it holds {have}")
+    report = ValidationReport(str(place))
+    report.findings += _strangers(place, exchange, own_thresholds)
     venues: dict[str, VenueFacts] = {}
-    recorded = {folder.name for folder in root.glob(f"{CAPTURES}/*") if exchange in (None, folder.name)}
+    recorded = {folder.name for folder in children(place / CAPTURES) if exchange in (None, folder.name)}
     for name in sorted({pair[0] for pair in pairs} | recorded):
-        venues[name] = _again(partial(VenueFacts, root, name, date, own_thresholds))
+        venues[name] = _again(partial(VenueFacts, place, name, date, own_thresholds))
         venues[name].check()
         report.findings += venues[name].findings
     for own_exchange, own_symbol in pairs:
         if progress is not None:
             progress(f"{own_exchange} {own_symbol}")
         figures, findings = _again(
-            partial(_check, root, own_exchange, own_symbol, date, venues[own_exchange], own_thresholds)
+            partial(_check, place, own_exchange, own_symbol, date, venues[own_exchange], own_thresholds)
         )
         report.findings += findings
         if figures is not None:
@@ -76,7 +78,7 @@ def validate(
 
 
 def derive_day(
-    root: Path, exchange: str, symbol: str, date: str, *, thresholds: Thresholds | None = None
+    root: Root, exchange: str, symbol: str, date: str, *, thresholds: Thresholds | None = None
 ) -> tuple[DayReport, list[Finding]]:
     """Return the figures of one symbol and UTC date as its files tell them, and what was found there.
 
@@ -85,12 +87,17 @@ def derive_day(
     report = validate(root, exchange=exchange, symbol=symbol, date=date, thresholds=thresholds)
     days = [day for own in report.symbols for day in own.days]
     if not days:
-        raise UsageError(f"{root}: nothing of {exchange} {symbol} on {date}")
+        raise UsageError(f"{root_of(root)}: nothing of {exchange} {symbol} on {date}")
     return days[0], report.findings
 
 
 def _check(
-    root: Path, exchange: str, symbol: str, date: str | None, venue: VenueFacts, thresholds: Thresholds
+    root: Store,
+    exchange: str,
+    symbol: str,
+    date: str | None,
+    venue: VenueFacts,
+    thresholds: Thresholds,
 ) -> tuple[SymbolReport | None, list[Finding]]:
     stream = SymbolStream(root, exchange, symbol, date, venue, thresholds)
     is_there = any(date in own.rows if date else own.rows for own in stream.surveys.values())
@@ -109,7 +116,7 @@ def _check(
     return figures, [*stream.findings]
 
 
-def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, stream: SymbolStream) -> None:
+def _check_accounts(root: Store, exchange: str, symbol: str, day: DayReport, stream: SymbolStream) -> None:
     """Compare a day's rows with those that its certificate, if it has one, accounts for.
 
     Of a table in which something else is wrong, or was told already, nothing is added.
@@ -134,7 +141,7 @@ def _check_accounts(root: Path, exchange: str, symbol: str, day: DayReport, stre
             )
 
 
-def _strangers(root: Path, exchange: str | None, thresholds: Thresholds) -> list[Finding]:
+def _strangers(root: Store, exchange: str | None, thresholds: Thresholds) -> list[Finding]:
     findings: dict[str, Findings] = {}
     for path in foreign_files(root, exchange):
         found = re.search(r"/exchange=([^/]*)/symbol=([^/]*)/", str(path))

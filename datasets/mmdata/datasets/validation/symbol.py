@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmdata.datasets import grid
+from mmdata.datasets import grid, stores
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, NO_PRICE, REPLACE, SESSION, SPLICE
 from mmdata.datasets.book import Book
 from mmdata.datasets.chain import CHAINS, NO_ID
@@ -133,7 +132,7 @@ class SymbolStream:
 
     def __init__(
         self,
-        root: Path,
+        root: stores.Place,
         exchange: str,
         symbol: str,
         date: str | None,
@@ -192,7 +191,7 @@ class SymbolStream:
         """Tell whether a moment is within the date that is asked for."""
         return self._day[0] <= ts_recv < self._day[1]
 
-    def _survey(self, root: Path, table: str) -> Survey:
+    def _survey(self, root: stores.Place, table: str) -> Survey:
         found = survey(
             root,
             table,
@@ -734,7 +733,7 @@ def _timed(messages: Messages, last: tuple[int, int, bool] | None) -> Messages:
     return messages._replace(ts_recv=np.where(before < 0, first, filled))
 
 
-def _sessions(root: Path, exchange: str, symbol: str, date: str | None) -> tuple[str, ...]:
+def _sessions(root: stores.Place, exchange: str, symbol: str, date: str | None) -> tuple[str, ...]:
     """Return the sessions to be streamed, in order: all, or those of a date and the one before them.
 
     A book of that one may go on into the first of the date.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmdata.datasets import stores
 from mmdata.datasets.layout import CAPTURES, NO_SYMBOL, date_name
 from mmdata.datasets.schema import TABLES
 from mmdata.datasets.validation.events import (
@@ -26,7 +27,7 @@ from mmdata.datasets.writing import written_from
 class VenueFacts:
     """Reads what is on record for no single symbol of an exchange, and finds what is wrong with it."""
 
-    def __init__(self, root: Path, exchange: str, date: str | None, thresholds: Thresholds) -> None:
+    def __init__(self, root: stores.Place, exchange: str, date: str | None, thresholds: Thresholds) -> None:
         self.exchange = exchange
         self._date = date
         self.findings = Findings(exchange, NO_SYMBOL, thresholds.most_findings, date)
@@ -39,11 +40,11 @@ class VenueFacts:
         self.clock = Clock.of(self.events)
         self.windows = windows(self.events)
         self.pending = {
-            folder.name: sorted([*folder.glob("*.open"), *folder.glob("*.cap")])
-            for folder in sorted((root / CAPTURES / exchange).glob("*"))
-            if folder.is_dir()
+            folder.name: [path for path in stores.files_below(folder) if path.suffix in (".open", ".cap")]
+            for folder in sorted(stores.children(root / CAPTURES / exchange))
         }
-        self._writer = written_from(root, exchange)
+        # Nobody records into an object store.
+        self._writer = written_from(root, exchange) if isinstance(root, Path) else None
 
     def is_open(self, date: str) -> bool:
         """Tell whether a recorder still writes a date."""
