@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +12,8 @@ from mmdata.datasets.certificate.canonical import derived
 from mmdata.datasets.certificate.store import NEXT, list_certified, read_certificate
 from mmdata.recorder.segments import recount, recover, recover_all
 from tests.certified import write_capture
+from tests.crash.steps import step_through
 from tests.crash.test_compaction import dataset
-from tests.integration.conftest import ENVIRONMENT, REPOSITORY
-
-
-def step_through(what: str, root: Path) -> int:
-    """Die at each step of a deed, each time in a copy ``<root>-<n>``; return how many there are."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.crash.stepper", what, root],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-    )
-    assert run.returncode == 0, run.stderr
-    return int(run.stdout.splitlines()[-1])
 
 
 def say(root: Path) -> dict[str, object]:

@@ -15,7 +15,8 @@ from mmdata.datasets import compact
 from mmdata.datasets.layout import list_parts
 from mmdata.recorder.ingest import Ingest
 from tests.builders import LEVELS, NOON, SESSION, depth, frame, rows
-from tests.integration.conftest import ENVIRONMENT, REPOSITORY
+from tests.crash.steps import step_through
+from tests.integration.conftest import ENVIRONMENT
 
 LATER = "20261121T130000Z-bbbbbb"
 TABLES = ("depth", "events")
@@ -51,16 +52,7 @@ def test_kill_at_any_step_leaves_each_row_once_and_the_next_run_completes_it(
 ) -> None:
     root = dataset(tmp_path / "data", wide=wide)
     before = {table: rows(root, table) for table in TABLES}
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.crash.stepper", "compact", root],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-    )
-    assert run.returncode == 0, run.stderr
-    steps = int(run.stdout)
+    steps = step_through("compact", root)
     assert steps > 50
     old, new = files(root, "depth*"), files(tmp_path / f"data-{steps}", "depth*")
     assert (len(old), len(new)) == (3, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec.structs
@@ -14,7 +12,7 @@ from mmdata.datasets.layout import list_parts
 from mmdata.recorder.capture import CaptureWriter, read_segment
 from mmdata.recorder.segments import capture_folder, finish_segment, pending, recount, recover, recover_all
 from tests.builders import HEADER, LEVELS, depth, frame, rows
-from tests.integration.conftest import ENVIRONMENT, REPOSITORY
+from tests.crash.steps import step_through
 
 TRADE = {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 7, "p": "100.2", "q": "0.5", "T": 1, "m": True}
 TABLES = ("depth", "trades", "events", "quarantine")
@@ -47,16 +45,7 @@ def test_kill_at_any_step_of_finishing_a_segment(tmp_path: Path, keep: bool) -> 
     root = tmp_path / "data"
     first, second = recorded(root)
     finish_segment(root, first, keep=keep)
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.crash.stepper", "finish", root, second, "keep" if keep else "remove"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-    )
-    assert run.returncode == 0, run.stderr
-    steps = int(run.stdout)
+    steps = step_through("finish", root, second, "keep" if keep else "remove")
     assert steps > 50
     unharmed = tmp_path / f"data-{steps}"  # where the kill was never reached
     for table in TABLES:

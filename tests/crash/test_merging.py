@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,8 @@ import pytest
 from mmdata.datasets import compact, merge
 from mmdata.recorder.importing import import_sources
 from tests.builders import rows, spot_lines
-from tests.integration.conftest import ENVIRONMENT, REPOSITORY, mmdata_command
+from tests.crash.steps import step_through
+from tests.integration.conftest import ENVIRONMENT, mmdata_command
 
 TABLES = ("depth", "trades", "snapshots", "events", "instruments")
 KILLS = 100
@@ -56,16 +56,7 @@ def test_kill_at_any_step_leaves_no_dataset_or_the_whole_one_and_the_next_run_ma
     pair: Path, stride: int
 ) -> None:
     before = contents(pair)
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.crash.stepper", "merge", pair, str(stride)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-    )
-    assert run.returncode == 0, run.stderr
-    steps = int(run.stdout)
+    steps = step_through("merge", pair, stride)
     assert steps > 50
     # The session is named after the bytes of both, and what it says of them after where they lay.
     whole = {table: len(content) for table, content in told(pair.with_name(f"pair-{steps}") / "out").items()}
