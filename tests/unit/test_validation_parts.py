@@ -11,9 +11,10 @@ import pytest
 from mmdata.datasets._kernel import ASK, BID, DIFF, GAP, NO_PRICE, REPLACE, SESSION, SPLICE
 from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.errors import ConfigError
+from mmdata.datasets.histogram import Histogram
 from mmdata.datasets.market import NO_TIME
 from mmdata.datasets.validation import Thresholds, read_thresholds
-from mmdata.datasets.validation.arrivals import MINUTE_NS, Channel, Histogram, Limits
+from mmdata.datasets.validation.arrivals import MINUTE_NS, Channel, Limits, latency_of
 from mmdata.datasets.validation.audits import Shown, compare, find_message
 from mmdata.datasets.validation.books import marks, merged
 from mmdata.datasets.validation.chains import AGAIN, BACK, HOLE, LATE, TWICE, BookChain, TradeChains, match
@@ -264,7 +265,7 @@ def test_latency_counts_what_is_negative_and_skips_what_has_no_time() -> None:
     channel = Channel("depth", LIMITS)
     channel.take(ints(1, 2, 3, 4), ints(10, 20, 30, 40), ints(5, 25, NO_TIME, 30), None, 0)
     [day] = channel.days.values()
-    found = day.raw.latency("depth", corrected=False)
+    found = latency_of("depth", day.raw, corrected=False)
     assert (found.count, found.min, found.max, found.negative_share) == (3, -5, 10, 1 / 3)
     assert day.early == 1
 
@@ -277,8 +278,8 @@ def test_histogram_is_exact_below_a_thousand_and_close_above() -> None:
         own = Histogram()
         own.add(part)
         halves.join(own)
-    found = whole.latency("x", corrected=False)
-    assert found == halves.latency("x", corrected=False)
+    found = latency_of("x", whole, corrected=False)
+    assert found == latency_of("x", halves, corrected=False)
     assert (found.min, found.max) == (-1000, int(values.max()))
     exact = [int(np.sort(values)[int(share * len(values))]) for share in (0.5, 0.9, 0.99, 0.999)]
     got = [found.p50, found.p90, found.p99, found.p999]

@@ -38,11 +38,10 @@ from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
 from mmdata.datasets.schema import arrow_schema
 from mmdata.datasets.stores import Place, Root, root_of, size_of, source
 from mmdata.datasets.stretches import row_groups
+from mmdata.datasets.times import NO_TIME as NO_TIME
 
 Ints = NDArray[np.int64]
 
-NO_TIME = -(2**63)
-"""Stands for a time that the venue did not send (null in the tables)."""
 FRAME_BITS = 40
 """A place in the order of everything is ``session << FRAME_BITS | frame``."""
 OFF_GRID = -(2**63) + 1

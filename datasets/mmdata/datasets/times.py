@@ -10,6 +10,8 @@ from mmdata.datasets.errors import UsageError
 Moment = str | int | datetime | date
 """ISO 8601 text, ns since the epoch, a datetime, or a date."""
 
+NO_TIME = -(2**63)
+"""Stands for a time that the venue did not send (null in the tables)."""
 _NS = 1_000_000_000
 _DAY_NS = 86_400 * _NS
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")

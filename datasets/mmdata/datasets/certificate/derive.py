@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from mmdata.datasets.certificate.canonical import FORMAT, Facts
 from mmdata.datasets.certificate.content import ContentHash
 from mmdata.datasets.certificate.proof import (
-    NO_TIME,
     ChainProof,
     Hole,
     Latency,
@@ -31,7 +30,7 @@ from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.errors import DatasetError, ReplacedError
 from mmdata.datasets.layout import NO_SYMBOL, WIDE_SUFFIX, Part, Partition, list_parts
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, arrow_schema
-from mmdata.datasets.times import iso, to_ns
+from mmdata.datasets.times import NO_TIME, iso, to_ns
 
 _BATCH = 1 << 17
 """Rows of a batch: small enough to stay in the processor's caches while they are hashed."""
@@ -436,18 +435,17 @@ def _trade_facts(chain: TradeChain) -> Facts:
 
 
 def _latency_facts(own: Latency) -> Facts:
-    quantiles = {
-        name: own.quantile(per_mille) if own.count else None
-        for name, per_mille in (("p50_ns", 500), ("p90_ns", 900), ("p99_ns", 990), ("p999_ns", 999))
-    }
+    counted = own.counted
+    quantiles = {"p50_ns": 500, "p90_ns": 900, "p99_ns": 990, "p999_ns": 999}
+    is_timed = counted.count > 0
     return {
         "channel": own.channel,
-        "count": own.count,
-        "negative": own.negative,
-        "min_ns": own.least,
-        "max_ns": own.most,
+        "count": counted.count,
+        "negative": counted.negative,
+        "min_ns": counted.least if is_timed else None,
+        "max_ns": counted.largest if is_timed else None,
         "steps_back": own.steps_back,
-        **quantiles,
+        **{name: counted.quantile(mille) if is_timed else None for name, mille in quantiles.items()},
     }
 
 

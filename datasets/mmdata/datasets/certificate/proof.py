@@ -30,9 +30,10 @@ from mmdata.datasets.chain import (
     bridges,
     classify,
 )
+from mmdata.datasets.histogram import Histogram
+from mmdata.datasets.times import NO_TIME
 
 Ints = NDArray[np.int64]
-NO_TIME = -(2**63)
 
 
 class Messages(NamedTuple):
@@ -424,21 +425,14 @@ class TradeChain:
             self._low = (first, last)
 
 
-_FINE = 5  # bits: a bucket is 1/32 of its power of two, so a quantile is told to about 3 %
-
-
 @dataclass
 class Latency:
-    """``ts_recv - ts_event`` of a channel in ns, in buckets of at most 1/32 of their value."""
+    """``ts_recv - ts_event`` of a channel in ns."""
 
     channel: str
-    count: int = 0
-    negative: int = 0
-    least: int | None = None
-    most: int | None = None
+    counted: Histogram = field(default_factory=Histogram)
     steps_back: int = 0
     """Rows or messages with a `ts_recv` before the one above them, in one session."""
-    _buckets: dict[int, int] = field(default_factory=dict)
     _last: int | None = None
 
     def begin(self) -> None:
@@ -453,32 +447,4 @@ class Latency:
         self.steps_back += first + int((ts_recv[1:] < ts_recv[:-1]).sum())
         self._last = int(ts_recv[-1])
         timed = ts_event != NO_TIME
-        values = ts_recv[timed] - ts_event[timed]
-        if not len(values):
-            return
-        self.count += len(values)
-        self.negative += int((values < 0).sum())
-        least, most = int(values.min()), int(values.max())
-        self.least = least if self.least is None else min(least, self.least)
-        self.most = most if self.most is None else max(most, self.most)
-        buckets, counts = np.unique(_floor(values), return_counts=True)
-        for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
-            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
-
-    def quantile(self, per_mille: int) -> int:
-        """Return the lower bound of the bucket that holds the quantile."""
-        place = min(self.count - 1, self.count * per_mille // 1000)
-        for bucket in sorted(self._buckets):
-            place -= self._buckets[bucket]
-            if place < 0:
-                return bucket
-        raise AssertionError("no latency was taken")
-
-
-def _floor(values: Ints) -> Ints:
-    """Return values cut to their leading bits, towards minus infinity for the negative ones too."""
-    size = np.abs(values)
-    # A float64 holds the exponent of anything below 2^53; larger latencies (104 days) are cut coarser.
-    bits = np.frexp(size.astype(np.float64))[1].astype(np.int64)
-    shift = np.maximum(bits - _FINE - 1, 0)
-    return (values >> shift) << shift
+        self.counted.add(ts_recv[timed] - ts_event[timed])

@@ -1,7 +1,7 @@
 """How the rows of one channel arrived: latency, steps of either clock, pauses, minutes with data.
 
-Resumable: rows come in order, chunk by chunk. Latencies are counted in a histogram of fixed size (quantiles
-within 0.2 %), and exactly within each minute.
+Resumable: rows come in order, chunk by chunk. Latencies are counted in a histogram of fixed size, and exactly
+within each minute.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.datasets.histogram import Histogram
 from mmdata.datasets.market import FRAME_BITS, NO_TIME
 from mmdata.datasets.validation.report import Latency, LatencySeries
 
@@ -19,70 +20,13 @@ Ints = NDArray[np.int64]
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 1440 * MINUTE_NS
-_BITS = 10
-_HALF = 1 << (_BITS - 1)
-_BUCKETS = 55 * _HALF + _HALF
 
 
-def buckets(values: Ints) -> Ints:
-    """Return the bucket of each value (from 0): exact below 1024, then of a width of 1/512 of the value."""
-    shift = np.maximum(np.frexp(values.astype(np.float64))[1] - _BITS, 0).astype(np.int64)
-    return np.asarray(shift * _HALF + (values >> shift), np.int64)
-
-
-def lowest(bucket: int) -> int:
-    """Return the least value of a bucket."""
-    if bucket < 2 * _HALF:
-        return bucket
-    shift = bucket // _HALF - 1
-    return (bucket - shift * _HALF) << shift
-
-
-@dataclass
-class Histogram:
-    """Counts of int64 values by size, on either side of zero."""
-
-    above: Ints = field(default_factory=lambda: np.zeros(_BUCKETS, np.int64))
-    below: Ints = field(default_factory=lambda: np.zeros(_BUCKETS, np.int64))
-    least: int = 2**63 - 1
-    largest: int = -(2**63)
-    count: int = 0
-
-    def add(self, values: Ints) -> None:
-        """Count values."""
-        if not len(values):
-            return
-        is_below = values < 0
-        self.above += np.bincount(buckets(values[~is_below]), minlength=_BUCKETS)
-        if is_below.any():
-            self.below += np.bincount(buckets(-values[is_below]), minlength=_BUCKETS)
-        self.least = min(self.least, int(values.min()))
-        self.largest = max(self.largest, int(values.max()))
-        self.count += len(values)
-
-    def join(self, other: Histogram) -> None:
-        """Count what another has counted."""
-        self.above += other.above
-        self.below += other.below
-        self.least = min(self.least, other.least)
-        self.largest = max(self.largest, other.largest)
-        self.count += other.count
-
-    def latency(self, channel: str, *, corrected: bool) -> Latency:
-        """Return its quantiles; at least one value was counted."""
-        counts = np.concatenate((self.below[::-1], self.above))
-        until = np.cumsum(counts)
-
-        def quantile(share: float) -> int:
-            at = int(np.searchsorted(until, min(self.count - 1, int(share * self.count)), side="right"))
-            value = lowest(at - _BUCKETS) if at >= _BUCKETS else -lowest(_BUCKETS - 1 - at)
-            return min(max(value, self.least), self.largest)
-
-        negative = int(self.below.sum()) / self.count
-        shares = (0.5, 0.9, 0.99, 0.999)
-        p50, p90, p99, p999 = (quantile(share) for share in shares)
-        least, largest = self.least, self.largest
-        return Latency(channel, self.count, least, p50, p90, p99, p999, largest, negative, corrected)
+def latency_of(channel: str, counted: Histogram, *, corrected: bool) -> Latency:
+    """Return the figures of a channel of which at least one latency was counted."""
+    p50, p90, p99, p999 = (counted.quantile(per_mille) for per_mille in (500, 900, 990, 999))
+    least, largest, share = counted.least, counted.largest, counted.negative / counted.count
+    return Latency(channel, counted.count, least, p50, p90, p99, p999, largest, share, corrected)
 
 
 class Step(NamedTuple):

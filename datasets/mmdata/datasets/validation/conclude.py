@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mmdata.datasets.histogram import Histogram
 from mmdata.datasets.layout import date_name
 from mmdata.datasets.market import FRAME_BITS
 from mmdata.datasets.times import iso, to_ns
-from mmdata.datasets.validation.arrivals import DAY_NS, MINUTE_NS, Histogram, Pause
+from mmdata.datasets.validation.arrivals import DAY_NS, MINUTE_NS, Pause, latency_of
 from mmdata.datasets.validation.arrivals import Step as ClockStep
 from mmdata.datasets.validation.chains import AGAIN, BACK, HOLE, LATE, TWICE, Break, Matched, Step, match
 from mmdata.datasets.validation.events import Event, id_or_none
@@ -468,7 +469,7 @@ class Conclusion:
                     if own is not None:
                         sum_of.join(own.corrected if is_corrected else own.raw)
                 if sum_of.count:
-                    found.append(sum_of.latency(name, corrected=is_corrected))
+                    found.append(latency_of(name, sum_of, corrected=is_corrected))
         return found
 
     def _clock(self, day: int) -> ClockBounds | None:
