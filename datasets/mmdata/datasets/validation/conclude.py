@@ -78,12 +78,12 @@ class Conclusion:
                 figures.rows[table] = figures.rows.get(table, 0) + rows
         for name in ("messages", "trades", "bbo_compared", "bbo_equal", "checksums", "checksums_equal"):
             setattr(figures, name, sum(getattr(day, name) for day in days))
-        figures.chain_breaks = sum(1 for found in self._seen.breaks if stream.is_asked(found.ts_recv))
+        figures.chain_breaks = sum(1 for found in self._seen.breaks if stream.teller.is_asked(found.ts_recv))
         figures.unrecorded_breaks = sum(
-            1 for found in self._matched.unrecorded if stream.is_asked(found.ts_recv)
+            1 for found in self._matched.unrecorded if stream.teller.is_asked(found.ts_recv)
         )
         figures.trade_holes = sum(
-            1 for step in self._seen.trade_steps if step.what == HOLE and stream.is_asked(step.ts_recv)
+            1 for step in self._seen.trade_steps if step.what == HOLE and stream.teller.is_asked(step.ts_recv)
         )
         recorded = sum(day.recorded_ns for day in days)
         figures.valid_share = (
@@ -99,20 +99,21 @@ class Conclusion:
         if "events" not in stream.damaged:
             for found in self._matched.unrecorded:
                 assert isinstance(found, Break)
-                if stream.is_asked(found.ts_recv):
-                    self._findings.add(
-                        "error",
-                        "chain",
-                        f"the message at id {found.id} does not continue the book at {found.at} (it builds "
-                        f"on {found.builds_on}), and no gap is on record: changes are missing, and the book "
-                        "is invalid until the next snapshot",
-                        stream.sessions.place(found.order, id=found.id, ts_recv=found.ts_recv),
-                        table="depth",
-                    )
+                stream.teller.tell(
+                    "error",
+                    "chain",
+                    f"the message at id {found.id} does not continue the book at {found.at} (it builds "
+                    f"on {found.builds_on}), and no gap is on record: changes are missing, and the book "
+                    "is invalid until the next snapshot",
+                    found.order,
+                    id=found.id,
+                    ts_recv=found.ts_recv,
+                    table="depth",
+                )
         recorded = [gap for _, gap in self._matched.recorded]
         recorded += [gap for gap in self._depth_gaps if gap.next_id is None]
         for gap in sorted(recorded, key=lambda gap: gap.order(stream.ranks)):
-            if stream.is_asked(gap.ts_recv):
+            if stream.teller.is_asked(gap.ts_recv):
                 cause = gap.detail.get("cause", "unknown")
                 self._findings.add(
                     "warning",
@@ -166,7 +167,7 @@ class Conclusion:
         wrong = [(gap, f"the {channel} break at another id there") for _, gap in matched.misquoted]
         wrong += [(gap, f"every {channel} message continues the one before it") for gap in matched.invented]
         for gap, what in wrong:
-            if self._stream.is_asked(gap.ts_recv):
+            if self._stream.teller.is_asked(gap.ts_recv):
                 self._findings.add(
                     "error",
                     "gap",
@@ -198,7 +199,7 @@ class Conclusion:
                 )
             is_known = id(step) in recorded
             severity: Severity = "warning" if is_known else "error"
-            if not stream.is_asked(step.ts_recv) or (
+            if not stream.teller.is_asked(step.ts_recv) or (
                 "events" in stream.damaged and step.what in (HOLE, BACK)
             ):
                 continue
@@ -240,15 +241,16 @@ class Conclusion:
         if {"depth", "snapshots"} & stream.damaged:
             return
         for waited in self._seen.unbridged:
-            if stream.is_asked(waited.ts_recv):
-                self._findings.add(
-                    "error",
-                    "bridge",
-                    f"no diff continues the snapshot at id {waited.id}, though diffs follow: the book is not "
-                    "valid for the rest of the session",
-                    stream.sessions.place(waited.order, id=waited.id, ts_recv=waited.ts_recv),
-                    table="snapshots",
-                )
+            stream.teller.tell(
+                "error",
+                "bridge",
+                f"no diff continues the snapshot at id {waited.id}, though diffs follow: the book is not "
+                "valid for the rest of the session",
+                waited.order,
+                id=waited.id,
+                ts_recv=waited.ts_recv,
+                table="snapshots",
+            )
         if self._seen.sessions and not self._seen.was_valid and not self._seen.unbridged:
             rank, day = min(self._seen.sessions)
             first = self._seen.sessions[rank, day]
@@ -281,7 +283,7 @@ class Conclusion:
                 session == place.session and abs(when - step.ts_recv) < _STEP_NEAR_NS
                 for session, when in noted
             )
-            if not is_noted and stream.is_asked(step.ts_recv):
+            if not is_noted and stream.teller.is_asked(step.ts_recv):
                 self._findings.add(
                     "warning",
                     "clock",
@@ -291,15 +293,15 @@ class Conclusion:
                 )
         for name, channel in stream.channels.items():
             for step in channel.event_steps:
-                if stream.is_asked(step.ts_recv):
-                    self._findings.add(
-                        "warning",
-                        "clock",
-                        f"the venue's clock steps back by {step.by / 1e6:.3f} ms between two messages of "
-                        f"{name}: ordered by ts_event they change places",
-                        stream.sessions.place(step.order, ts_recv=step.ts_recv),
-                        table=name,
-                    )
+                stream.teller.tell(
+                    "warning",
+                    "clock",
+                    f"the venue's clock steps back by {step.by / 1e6:.3f} ms between two messages of "
+                    f"{name}: ordered by ts_event they change places",
+                    step.order,
+                    ts_recv=step.ts_recv,
+                    table=name,
+                )
 
     def _tell_latency(self) -> None:
         stream = self._stream
@@ -356,16 +358,16 @@ class Conclusion:
                 groups.append((pause, [name]))
         for pause, names in groups:
             self._silences.append((pause.begin, pause.end))
-            if stream.is_asked(pause.end):
-                self._findings.add(
-                    "warning",
-                    "silence",
-                    f"no {' and no '.join(names)} for {(pause.end - pause.begin) / 1e9:.0f} s from "
-                    f"{iso(pause.begin)} on, though connections were up: the venue was silent, or rows are "
-                    "missing",
-                    stream.sessions.place(pause.order, ts_recv=pause.end),
-                    table=names[0],
-                )
+            stream.teller.tell(
+                "warning",
+                "silence",
+                f"no {' and no '.join(names)} for {(pause.end - pause.begin) / 1e9:.0f} s from "
+                f"{iso(pause.begin)} on, though connections were up: the venue was silent, or rows are "
+                "missing",
+                pause.order,
+                ts_recv=pause.end,
+                table=names[0],
+            )
 
     def _is_explained(self, pause: Pause) -> bool:
         """Tell whether something on record says why nothing came: a hole, a connection, a halt."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.market import FRAME_BITS, NO_TIME
+from mmdata.datasets.times import to_ns
 from mmdata.datasets.validation.report import Finding, Severity
 
 
@@ -98,3 +99,33 @@ class Sessions(NamedTuple):
     def place(self, order: int, *, id: int | None = None, ts_recv: int | None = None) -> Place:  # noqa: A002
         """Return a place in the order of everything as session and frame."""
         return Place(self.names[order >> FRAME_BITS], order & ((1 << FRAME_BITS) - 1), id, ts_recv)
+
+
+class Teller:
+    """Makes findings at places in the order of everything, of moments that are asked for."""
+
+    def __init__(self, findings: Findings, sessions: Sessions, date: str | None) -> None:
+        self.findings = findings
+        self.sessions = sessions
+        self._day = (NO_TIME, 2**63 - 1) if date is None else (to_ns(date), to_ns(date, end=True))
+
+    def is_asked(self, ts_recv: int) -> bool:
+        """Tell whether a moment is within the date that is asked for."""
+        return self._day[0] <= ts_recv < self._day[1]
+
+    def tell(
+        self,
+        severity: Severity,
+        check: str,
+        sentence: str,
+        order: int,
+        *,
+        ts_recv: int,
+        id: int | None = None,  # noqa: A002
+        count: int = 1,
+        table: str | None = None,
+    ) -> None:
+        """Add what was found at ``order``, if its arrival is asked for."""
+        if self.is_asked(ts_recv):
+            place = self.sessions.place(order, id=id, ts_recv=ts_recv)
+            self.findings.add(severity, check, sentence, place, count=count, table=table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import ASK, BID, DIFF, NO_PRICE, REPLACE, SPLICE
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.market import NO_TIME
-from mmdata.datasets.validation.findings import Findings, Sessions
+from mmdata.datasets.validation.findings import Teller
 from mmdata.datasets.validation.streams import Columns
 
 Ints = NDArray[np.int64]
@@ -183,10 +182,8 @@ def _messages(rows: Columns, begins: Ints, ends: Ints) -> Messages:
     )
 
 
-def tell_faults(
-    faults: Faults, rows: Columns, findings: Findings, sessions: Sessions, is_asked: Callable[[int], bool]
-) -> None:
-    """Put a sentence to each message that is wrong, if its arrival is asked for."""
+def tell_faults(faults: Faults, rows: Columns, teller: Teller) -> None:
+    """Put a sentence to each message that is wrong."""
     for places, check, what in (
         (faults.unended, "message", "has no row marked is_last: who reads by is_last joins it with the next"),
         (
@@ -201,9 +198,9 @@ def tell_faults(
         for order in places.tolist():
             at = int(np.searchsorted(rows["order"], order))
             when, last_id = int(rows["ts_recv"][at]), int(rows["last_id"][at])
-            if is_asked(when):
-                place = sessions.place(order, id=last_id, ts_recv=when)
-                findings.add("error", check, f"a book message {what}", place, table="depth")
+            teller.tell(
+                "error", check, f"a book message {what}", order, id=last_id, ts_recv=when, table="depth"
+            )
 
 
 class Snapshots(NamedTuple):
