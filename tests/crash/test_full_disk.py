@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path, *, leave: int) -> Path:
-    """Write zeros until only so many bytes are free; return the file."""
+    """Write zeros until only so many bytes are free, after those of earlier times; return the file."""
     told = os.statvfs(folder)
     ballast = folder / "ballast"
-    with ballast.open("wb") as file:
+    with ballast.open("ab") as file:
         left = told.f_bavail * told.f_frsize - leave
         while left > 0:
             try:
@@ -57,8 +58,11 @@ def recorded_until_full(
     data = small_disk / "data"
     with recording(tmp_path, market, root=str(data), min_free=min_free, stop_free=stop_free) as running:
         running.wait_until(lambda: len(list_symbols(data)) == 4, "tables of every symbol")
-        ballast = fill(small_disk, leave=leave)
-        _, said = running.process.communicate(timeout=30)
+        deadline = time.monotonic() + 60
+        while running.process.poll() is None and time.monotonic() < deadline:
+            ballast = fill(small_disk, leave=leave)  # again, as ingest makes room by removing captures
+            running.sleep(0.3)
+        _, said = running.process.communicate(timeout=1)
         assert running.process.returncode == 4, said
     validate(data)  # readable as it is
     ballast.unlink()

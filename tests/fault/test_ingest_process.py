@@ -84,7 +84,7 @@ def test_segment_that_kills_every_child_stays_and_holds_back_the_later_ones_of_i
     ingest = asyncio.run(run())
     assert ingest.tallies["binance"].pending == 2
     assert "the ingest process died over it 3 times; it stays" in ingest.warnings[0]
-    assert "rows would stand out of order" in ingest.warnings[1]
+    assert "its rows would stand out of order" in ingest.warnings[1]
     assert ingest.error is not None
     assert ingest.error.exit_code == 70
     assert pending(tmp_path, "binance") == [first, later]
@@ -114,7 +114,10 @@ def test_child_ends_mid_segment_when_its_parent_goes(tmp_path: Path) -> None:
     assert len(rows(tmp_path, "depth")) == 300_000
 
 
-def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize("life_s", [60.0, 0.0], ids=["one child", "a child a segment"])
+def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_session(
+    tmp_path: Path, life_s: float
+) -> None:
     folder = capture_folder(tmp_path, "binance") / HEADER.session
     folder.mkdir(parents=True)
     bad = folder / "000000.cap"
@@ -123,7 +126,7 @@ def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_sessio
     other = closed_segment(tmp_path, msgspec.structs.replace(HEADER, session="20261121T090000Z-bbbbbb"))
 
     async def run() -> IngestProcess:
-        async with IngestProcess(tmp_path, keep=True) as ingest:
+        async with IngestProcess(tmp_path, keep=True, life_s=life_s) as ingest:
             for path in (bad, later, other):
                 ingest.submit("binance", path)
             await ingest.drain(20)
@@ -133,6 +136,25 @@ def test_segment_that_cannot_be_ingested_holds_back_the_later_ones_of_its_sessio
     assert ingest.tallies["binance"].pending == 2
     assert ingest.error is None
     assert pending(tmp_path, "binance") == [bad, later]
+
+
+@pytest.mark.parametrize(("life_s", "children"), [(60.0, 1), (0.0, 2)])
+def test_child_is_replaced_between_two_tasks_when_it_has_worked_long_enough(
+    tmp_path: Path, life_s: float, children: int
+) -> None:
+    async def run() -> set[int]:
+        pids = set()
+        async with IngestProcess(tmp_path, keep=True, life_s=life_s) as ingest:
+            for path in (closed_segment(tmp_path), closed_segment(tmp_path, SECOND)):
+                ingest.submit("binance", path)
+                await ingest.drain(20)
+                pids.add(ingest.pid)
+        assert ingest.warnings == []
+        return pids
+
+    assert len(asyncio.run(run())) == children
+    assert pending(tmp_path, "binance") == []
+    assert len(rows(tmp_path, "depth")) == 6
 
 
 def test_signal_while_recovering_ends_at_once_and_leaves_the_rest_for_the_next_start(tmp_path: Path) -> None:

@@ -284,6 +284,14 @@ def _end_of_last_line(handle: int, size: int) -> int:
     return 0
 
 
+def held_back(path: Path) -> str:
+    """Return the sentence on a segment that must wait for an earlier one of its session."""
+    return (
+        f"{path}: is not ingested, since an earlier segment of its session could not be: its rows would "
+        f"stand out of order; move the earlier one away to go on without it"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FinishedSegment:
     """A segment that nothing more is written to, still open."""

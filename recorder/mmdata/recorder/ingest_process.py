@@ -2,7 +2,9 @@
 
 The parent writes one JSON line a task to the child's stdin and reads one JSON line an outcome from its
 stdout. The child ends at once when its stdin closes, mid-segment too: it does not outlive a recorder that
-was killed. A child that is killed is started again, and what it was at is done again.
+was killed. A child that is killed is started again, and what it was at is done again. A child that has
+worked for some minutes is replaced between two tasks: what allocators keep of each segment does not add up
+over a day.
 ``python -m mmdata.recorder.ingest_process`` is the child.
 """
 
@@ -18,6 +20,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mmdata.datasets.errors import DiskError, MmdataError
+from mmdata.recorder.capture import held_back
 
 if TYPE_CHECKING:
     from mmdata.recorder.config import Job
@@ -37,6 +41,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_ANSWER = 1 << 24
 _MOST_WARNINGS = 20  # of a recovery; more of the same help nobody
 _NICE = 5  # where both want the same core, the recorder comes first
+_LIFE_S = 600.0  # of a child; a new one costs about a second of one core
 _ATTEMPTS = 3  # at one task: a child that dies over it each time would do so for ever
 
 
@@ -93,16 +98,18 @@ class Tally:
 class IngestProcess:
     """The parent's side: tasks go in without waiting, `drain` waits for what is under way."""
 
-    def __init__(self, root: Path, *, keep: bool) -> None:
+    def __init__(self, root: Path, *, keep: bool, life_s: float = _LIFE_S) -> None:
+        """``life_s``: how long a child works before another takes the next task."""
         self._root = str(root)
         self._keep = keep
+        self._life_s = life_s
         self._tasks: asyncio.Queue[tuple[Task, asyncio.Future[Outcome]]] = asyncio.Queue()
         self._open: dict[asyncio.Future[Outcome], str] = {}
         self.tallies: dict[str, Tally] = {}
         self.warnings: list[str] = []
         self._busy = False
-        self._deadly: dict[str, str] = {}
-        """By session: the segment over which the child died again and again."""
+        self._failed: set[Path] = set()
+        """Folders of sessions of which a segment could not be ingested."""
         self.error: MmdataError | None = None
         """The first error that ends the job with its exit code: of the disk, or a bug of ours."""
 
@@ -124,16 +131,22 @@ class IngestProcess:
             start_new_session=True,  # Ctrl-C in a terminal is the parent's to handle
             limit=_LONGEST_ANSWER,
         )
+        self._started = time.monotonic()
 
     async def __aexit__(self, *error: object) -> None:
         self._worker.cancel()
         if self._child.returncode is None:
             if self._open or self._busy:
                 self._child.kill()  # mid-segment is as good as a crash: the next start does it again
+                await self._child.wait()
             else:
-                assert self._child.stdin is not None
-                self._child.stdin.close()
-            await self._child.wait()
+                await self._dismiss()
+
+    async def _dismiss(self) -> None:
+        """End the child, which has nothing to do."""
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        await self._child.wait()
 
     async def recover(self, exchange: str) -> Outcome:
         """Ingest what earlier runs left of ``exchange``. DiskError: the disk failed."""
@@ -193,29 +206,29 @@ class IngestProcess:
 
     async def _do(self, task: Task) -> Outcome:
         """Have the child do a task, and a new one do it again when it dies over it."""
-        where = task.where
-        session = str(Path(where).parent) if task.path else ""
-        if session in self._deadly:
-            return Outcome(
-                error=f"{where}: is not ingested, since the ingest process died over "
-                f"{self._deadly[session]} of its session: its rows would stand out of order; the next start "
-                f"tries again"
-            )
+        session = None if task.path is None else Path(task.path).parent
+        if session in self._failed:
+            return Outcome(error=held_back(Path(task.where)))
+        outcome = await self._attempt(task)
+        if session is not None and outcome.error is not None:
+            self._failed.add(session)
+        return outcome
+
+    async def _attempt(self, task: Task) -> Outcome:
+        if time.monotonic() - self._started > self._life_s:
+            await self._dismiss()
+            await self._start()
         for attempt in range(1, _ATTEMPTS + 1):
             answer = await self._ask(task)
             if answer.endswith(b"\n"):
                 return msgspec.json.decode(answer, type=Outcome)
             status = await self._child.wait()
             _log.warning(
-                "%s: the ingest process died over it (status %d, attempt %d)", where, status, attempt
+                "%s: the ingest process died over it (status %d, attempt %d)", task.where, status, attempt
             )
             await self._start()  # what comes next is not held up
-        if task.path:
-            self._deadly[session] = task.path
-        died = (
-            f"{where}: the ingest process died over it {_ATTEMPTS} times; it stays, and the next start tries"
-        )
-        return Outcome(error=f"{died} again", exit_code=MmdataError.exit_code)
+        died = f"{task.where}: the ingest process died over it {_ATTEMPTS} times; it stays, and the next"
+        return Outcome(error=f"{died} start tries again", exit_code=MmdataError.exit_code)
 
     async def _ask(self, task: Task) -> bytes:
         """Return the child's answer to a task; nothing when it has died."""
@@ -259,9 +272,8 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that a library prints gets between the answers
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
-    failed: set[Path] = set()
     while True:
-        outcome = _do(msgspec.json.decode(tasks.get(), type=Task), failed)
+        outcome = _do(msgspec.json.decode(tasks.get(), type=Task))
         answers.write(msgspec.json.encode(outcome) + b"\n")
         answers.flush()
         _give_back_memory()
@@ -288,38 +300,30 @@ def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _do(task: Task, failed: set[Path]) -> Outcome:
-    """Do a task; ``failed`` are the sessions of which a segment could not be ingested."""
-    from mmdata.recorder.segments import held_back
-
-    path = None if task.path is None else Path(task.path)
-    if path is not None and path.parent in failed:
-        return Outcome(error=held_back(path))
+def _do(task: Task) -> Outcome:
+    """Do a task."""
     try:
         if task.job:
             return _retain(task)
         if task.symbols:
             return _compact(task)
-        return _certify(task) if task.certify else _ingest(task, path)
+        return _certify(task) if task.certify else _ingest(task)
     except MmdataError as error:
-        outcome = Outcome(error=str(error), exit_code=error.exit_code)
+        return Outcome(error=str(error), exit_code=error.exit_code)
     except Exception:  # noqa: BLE001 one segment must not end the ingest of the others
         said = f"{task.where}: is not done, by a bug in mmdata; it stays. {traceback.format_exc()}"
-        outcome = Outcome(error=said, exit_code=MmdataError.exit_code)
-    if path is not None:
-        failed.add(path.parent)
-    return outcome
+        return Outcome(error=said, exit_code=MmdataError.exit_code)
 
 
-def _ingest(task: Task, path: Path | None) -> Outcome:
+def _ingest(task: Task) -> Outcome:
     from mmdata.recorder.segments import finish_segment, recover
 
     root = Path(task.root)
-    if path is None:
+    if task.path is None:
         report, done = recover(root, task.exchange, keep=task.keep)
         segments = len(done)
     else:
-        report, segments = finish_segment(root, path, keep=task.keep), 1
+        report, segments = finish_segment(root, Path(task.path), keep=task.keep), 1
     told = [*report.failures, *report.warnings]
     return Outcome(segments, dict(report.rows), report.quarantined, warnings=told[:_MOST_WARNINGS])
 

@@ -26,6 +26,7 @@ from mmdata.recorder.capture import (
     Segment,
     cut_torn_line,
     format_event,
+    held_back,
     parse_line,
     read_segment,
 )
@@ -171,14 +172,6 @@ def recover(root: Path, exchange: str, *, keep: bool = True) -> tuple[IngestRepo
             failed.add(path.parent)
             report.failures.append(str(error))
     return report, done
-
-
-def held_back(path: Path) -> str:
-    """Return the sentence on a segment that must wait for an earlier one of its session."""
-    return (
-        f"{path}: is not ingested, since an earlier segment of its session could not be: its rows would "
-        f"stand out of order; move the earlier one away to go on without it"
-    )
 
 
 def pending(root: Path, exchange: str) -> list[Path]:
