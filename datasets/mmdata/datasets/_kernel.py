@@ -4,6 +4,11 @@ A book is two sorted lists of levels, worst first and best LAST, so that a chang
 few numbers at the end whatever the depth, the tick or the price. Both sides ascend by *key*: the price
 of a bid, minus the price of an ask. All prices are integer ticks, all sizes integer lots.
 
+A change far from the touch would move thousands. It is put off: a short sorted list of its own (row
+``FAR + side`` of the arrays, 0 for a level to be removed) keeps the newest size of each such price, and
+`settle` merges it when it is full, or when somebody wants to see that deep. The best ``LEAST_NEAR`` levels
+are right at all times. Books of the best levels only (MAX_DEPTH) put nothing off.
+
 What makes a book valid is said in ``docs/schema.md`` ("The chain, and when a book is valid"); ``step``
 is that text as code. Callers keep every message since ``state[PENDING]`` readable: a book that waits
 for its snapshot applies them late.
@@ -44,7 +49,17 @@ BIDS = 6  # number of bid levels; BIDS + ASK is the number of asks
 ASKS = 7
 RULE = 8
 MAX_DEPTH = 9
-STATE_SIZE = 10
+BOUNDARY = 10  # BOUNDARY + side: changes below this key are put off; NO_PRICE: none are
+NEAR = 12  # NEAR + side: number of levels from the boundary on
+PUT_OFF = 14  # PUT_OFF + side: number of changes that are put off
+STATE_SIZE = 16
+
+FAR = 2  # FAR + side: the row of keys and sizes that holds the changes that are put off
+SIDES = 4  # rows of keys and sizes
+LEAST_NEAR = 64
+_NEAR = 256
+_MOST_NEAR = 768
+_MOST_PUT_OFF = 256
 
 
 class Columns(NamedTuple):
@@ -85,9 +100,32 @@ def find_level(keys: Ints, count: int, key: int) -> int:
 
 
 @kernel(chain)
+def _move_up(row: Ints, begin: int, end: int) -> None:
+    """Move ``row[begin:end]`` one place towards the end."""
+    # Two views, of which the compiler makes a block move. With row[i - 1] it asks of each index whether it
+    # counts from the end.
+    source, target = row[begin:end], row[begin + 1 : end + 1]
+    for i in range(len(source) - 1, -1, -1):
+        target[i] = source[i]
+
+
+@kernel(chain)
+def _move_down(row: Ints, begin: int, end: int) -> None:
+    """Move ``row[begin:end]`` one place towards the begin."""
+    source, target = row[begin:end], row[begin - 1 : end - 1]
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@kernel(chain)
 def level_size(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int, price: int) -> int:
     """Return the lots shown at ``price`` (ticks) on ``side``; 0 where there is no level."""
     key = price if side == BID else -price
+    if key < state[BOUNDARY + side]:
+        count = state[PUT_OFF + side]
+        at = find_level(keys[FAR + side], count, key)
+        if at < count and keys[FAR + side, at] == key:
+            return int(sizes[FAR + side, at])
     count = state[BIDS + side]
     at = find_level(keys[side], count, key)
     return sizes[side, at] if at < count and keys[side, at] == key else 0
@@ -102,6 +140,109 @@ def level_known(keys: NDArray[np.int64], state: Ints, side: int, price: int) -> 
 
 
 @kernel(chain)
+def settle(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int) -> None:
+    """Merge the changes of ``side`` that are put off into its levels."""
+    changes = state[PUT_OFF + side]
+    if changes == 0:
+        return
+    count = state[BIDS + side]
+    split = count - state[NEAR + side]
+    far = FAR + side
+    # Forward: known levels get their sizes, removed ones fall out, new ones gather at the list's begin.
+    read = write = new = 0
+    for i in range(changes):
+        key, size = keys[far, i], sizes[far, i]
+        while read < split and keys[side, read] < key:
+            keys[side, write] = keys[side, read]
+            sizes[side, write] = sizes[side, read]
+            read += 1
+            write += 1
+        if read < split and keys[side, read] == key:
+            if size != 0:
+                keys[side, write] = key
+                sizes[side, write] = size
+                write += 1
+            read += 1
+        elif size != 0:
+            keys[far, new] = key
+            sizes[far, new] = size
+            new += 1
+    while read < split:
+        keys[side, write] = keys[side, read]
+        sizes[side, write] = sizes[side, read]
+        read += 1
+        write += 1
+    moved = write + new - split
+    if moved > 0:
+        for i in range(count - 1, split - 1, -1):
+            keys[side, i + moved] = keys[side, i]
+        for i in range(count - 1, split - 1, -1):
+            sizes[side, i + moved] = sizes[side, i]
+    elif moved < 0:
+        for i in range(split, count):
+            keys[side, i + moved] = keys[side, i]
+        for i in range(split, count):
+            sizes[side, i + moved] = sizes[side, i]
+    # Backward: the new ones go between the known ones.
+    known, at = write - 1, write + new - 1
+    while new > 0:
+        if known >= 0 and keys[side, known] > keys[far, new - 1]:
+            keys[side, at] = keys[side, known]
+            sizes[side, at] = sizes[side, known]
+            known -= 1
+        else:
+            keys[side, at] = keys[far, new - 1]
+            sizes[side, at] = sizes[far, new - 1]
+            new -= 1
+        at -= 1
+    state[BIDS + side] = count + moved
+    state[PUT_OFF + side] = 0
+
+
+@kernel(chain)
+def _put_off(
+    keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int, key: int, size: int
+) -> None:
+    """Keep a change far from the touch for later."""
+    far = FAR + side
+    count = state[PUT_OFF + side]
+    at = find_level(keys[far], count, key)
+    if at < count and keys[far, at] == key:
+        sizes[far, at] = size
+        return
+    _move_up(keys[far], at, count)
+    _move_up(sizes[far], at, count)
+    keys[far, at] = key
+    sizes[far, at] = size
+    state[PUT_OFF + side] = count + 1
+    if count + 1 == _MOST_PUT_OFF:
+        settle(keys, sizes, state, side)
+
+
+@kernel(chain)
+def _bound(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int) -> None:
+    """Draw the boundary anew between levels that are kept up to date and those that wait."""
+    settle(keys, sizes, state, side)
+    count = state[BIDS + side]
+    if count > _MOST_NEAR:
+        state[BOUNDARY + side] = keys[side, count - _NEAR]
+        state[NEAR + side] = _NEAR
+    else:
+        state[BOUNDARY + side] = NO_PRICE
+        state[NEAR + side] = count
+
+
+@kernel(chain)
+def _clear(state: Ints) -> None:
+    """Empty the book."""
+    for side in range(2):
+        state[BIDS + side] = 0
+        state[BOUNDARY + side] = NO_PRICE
+        state[NEAR + side] = 0
+        state[PUT_OFF + side] = 0
+
+
+@kernel(chain)
 def _apply(
     columns: Columns, message: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
 ) -> bool:
@@ -111,33 +252,42 @@ def _apply(
         key = columns.price[row] if side == BID else -columns.price[row]
         size = columns.size[row]
         count = state[BIDS + side]
+        has_room = count + state[PUT_OFF + side] < keys.shape[1]
+        if key < state[BOUNDARY + side]:
+            if not has_room:
+                state[FULL] = 1
+                return False
+            _put_off(keys, sizes, state, side, key, size)
+            continue
         at = find_level(keys[side], count, key)
         if at < count and keys[side, at] == key:
             if size != 0:
                 sizes[side, at] = size
                 continue
-            # One loop an array: the compiler makes a block move of each.
-            for i in range(at, count - 1):
-                keys[side, i] = keys[side, i + 1]
-            for i in range(at, count - 1):
-                sizes[side, i] = sizes[side, i + 1]
+            _move_down(keys[side], at + 1, count)
+            _move_down(sizes[side], at + 1, count)
             state[BIDS + side] = count - 1
+            state[NEAR + side] -= 1
+            if state[NEAR + side] < LEAST_NEAR and state[BOUNDARY + side] != NO_PRICE:
+                _bound(keys, sizes, state, side)
         elif size != 0:
-            if count == keys.shape[1]:
+            if not has_room:
                 state[FULL] = 1
                 return False
-            for i in range(count, at, -1):
-                keys[side, i] = keys[side, i - 1]
-            for i in range(count, at, -1):
-                sizes[side, i] = sizes[side, i - 1]
+            _move_up(keys[side], at, count)
+            _move_up(sizes[side], at, count)
             keys[side, at] = key
             sizes[side, at] = size
             state[BIDS + side] = count + 1
+            state[NEAR + side] += 1
+            if state[NEAR + side] > _MOST_NEAR and state[MAX_DEPTH] == 0:
+                _bound(keys, sizes, state, side)
     if state[MAX_DEPTH] > 0:
         for side in range(2):
             extra = state[BIDS + side] - state[MAX_DEPTH]
             if extra > 0:  # cut the worst levels
                 state[BIDS + side] -= extra
+                state[NEAR + side] -= extra
                 for i in range(state[BIDS + side]):
                     keys[side, i] = keys[side, i + extra]
                     sizes[side, i] = sizes[side, i + extra]
@@ -166,8 +316,7 @@ def _splice(
                 # Never looked at again: a snapshot may be thousands of messages ahead of the stream.
                 state[PENDING] = j + 1
                 continue
-            state[BIDS] = 0
-            state[ASKS] = 0
+            _clear(state)
             if not _apply(columns, state[SNAPSHOT], keys, sizes, state):
                 return
             started = True
@@ -224,8 +373,7 @@ def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.in
         if state[SNAPSHOT] >= 0:
             _splice(columns, i, keys, sizes, state)
     elif kind == REPLACE:
-        state[BIDS] = 0
-        state[ASKS] = 0
+        _clear(state)
         if _apply(columns, i, keys, sizes, state):
             state[BOOK_ID] = columns.last_id[i]
             state[VALID] = 1
@@ -320,6 +468,9 @@ def _tell(
     at = cursor[FRAMES]
     cursor[FRAMES] = at + 1
     cursor[SHOWN] = state[VALID]
+    if frames.levels.shape[2] > LEAST_NEAR:
+        settle(keys, sizes, state, BID)
+        settle(keys, sizes, state, ASK)
     frames.time[at] = time
     frames.event[at] = cursor[EVENT]
     frames.book_id[at] = state[BOOK_ID] if state[VALID] == 1 else NO_ID
@@ -337,6 +488,8 @@ def _tell(
 def _same(last: NDArray[np.int64], keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints) -> bool:
     """Return whether the best levels are those of a frame, ``last`` (2, depth, 2)."""
     for side in range(2):
+        if last.shape[1] > LEAST_NEAR:
+            settle(keys, sizes, state, side)
         count = state[BIDS + side]
         for i in range(last.shape[1]):
             if i >= count:

@@ -9,21 +9,24 @@ from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import (
     ASK,
-    ASKS,
     BID,
     BIDS,
     BOOK_ID,
+    BOUNDARY,
     FULL,
+    LEAST_NEAR,
     MAX_DEPTH,
     NO_PRICE,
     PENDING,
     RULE,
+    SIDES,
     SNAPSHOT,
     STATE_SIZE,
     VALID,
     Columns,
     run,
     run_proof,
+    settle,
     step,
 )
 from mmdata.datasets.chain import NO_ID, ChainRule
@@ -57,9 +60,10 @@ class Book:
     def __init__(self, columns: Columns, chain: ChainRule, capacity: int = _FIRST_CAPACITY) -> None:
         self.columns = columns
         """May be replaced by others that go on: what ``state`` points to are places in them."""
-        self.keys = np.zeros((2, capacity), np.int64)
-        self.sizes = np.zeros((2, capacity), np.int64)
+        self.keys = np.zeros((SIDES, capacity), np.int64)
+        self.sizes = np.zeros((SIDES, capacity), np.int64)
         self.state = np.zeros(STATE_SIZE, np.int64)
+        self.state[BOUNDARY : BOUNDARY + 2] = NO_PRICE
         self.state[[PENDING, SNAPSHOT]] = -1
         self.state[BOOK_ID] = NO_ID
         self.state[RULE] = chain.rule
@@ -97,17 +101,24 @@ class Book:
 
     def bids(self, depth: int | None = None) -> list[tuple[int, int]]:
         """Return (price in ticks, size in lots) of the bids, best first; the best ``depth`` of them."""
-        return self._levels(BID, 1, int(self.state[BIDS]), depth)
+        return self._listed(BID, depth)
 
     def asks(self, depth: int | None = None) -> list[tuple[int, int]]:
         """Return (price in ticks, size in lots) of the asks, best first; the best ``depth`` of them."""
-        return self._levels(ASK, -1, int(self.state[ASKS]), depth)
+        return self._listed(ASK, depth)
 
-    def _levels(self, side: int, sign: int, count: int, depth: int | None) -> list[tuple[int, int]]:
-        low = 0 if depth is None else max(0, count - depth)
-        keys = self.keys[side, low:count][::-1]
-        sizes = self.sizes[side, low:count][::-1]
-        return [(sign * int(key), int(size)) for key, size in zip(keys, sizes, strict=True)]
+    def _listed(self, side: int, depth: int | None) -> list[tuple[int, int]]:
+        prices, sizes = self.levels(side, depth)
+        return [*zip(prices.tolist(), sizes.tolist(), strict=True)]
+
+    def levels(self, side: int, depth: int | None = None) -> tuple[Ints, Ints]:
+        """Return prices (ticks) and sizes (lots) of ``side``, best first; the best ``depth`` of them."""
+        if depth is None or depth > LEAST_NEAR:
+            settle(self.keys, self.sizes, self.state, side)
+        count = int(self.state[BIDS + side])
+        used = slice(0 if depth is None else max(0, count - depth), count)
+        sign = 1 if side == BID else -1
+        return sign * self.keys[side, used][::-1], self.sizes[side, used][::-1]
 
 
 def rebuild(columns: Columns, chain: ChainRule) -> Tops:

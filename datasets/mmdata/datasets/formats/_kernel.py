@@ -21,6 +21,7 @@ from mmdata.datasets._kernel import (
     REPLACE,
     VALID,
     Columns,
+    settle,
     step,
 )
 from mmdata.datasets.jit import kernel
@@ -79,6 +80,7 @@ def emit(
             rows[n, 2:] = 0
             n += 1
             for side in range(2):
+                settle(keys, sizes, state, side)
                 for at in range(state[BIDS + side] - 1, -1, -1):
                     rows[n, 0] = i
                     rows[n, 1] = SNAPSHOT

@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import (
     ASK,
-    ASKS,
     BID,
-    BIDS,
     DIFF,
     FULL,
     PENDING,
@@ -273,16 +271,15 @@ class Flow:
         book = self._book
         if not book.valid:
             return np.empty((0, 5), np.int64)
-        counts = [int(book.state[BIDS]), int(book.state[ASKS])]
+        sides = [book.levels(side) for side in (BID, ASK)]
+        counts = [len(prices) for prices, _ in sides]
         rows = np.empty((1 + sum(counts), 5), np.int64)
         rows[:, 0] = message
         rows[0, 1:] = (CLEAR, 0, 0, 0)
         rows[1:, 1] = WHOLE
         rows[1:, 2] = np.repeat((BID, ASK), counts)
-        sides = [(side, slice(0, counts[side])) for side in (BID, ASK)]
-        prices = [book.keys[side, used][::-1] * (1 if side == BID else -1) for side, used in sides]
-        rows[1:, 3] = np.concatenate(prices)
-        rows[1:, 4] = np.concatenate([book.sizes[side, used][::-1] for side, used in sides])
+        rows[1:, 3] = np.concatenate([prices for prices, _ in sides])
+        rows[1:, 4] = np.concatenate([sizes for _, sizes in sides])
         return rows
 
     def _times(

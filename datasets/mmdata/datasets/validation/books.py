@@ -159,13 +159,6 @@ def kernel_columns(messages: Messages) -> Kernel:
     )
 
 
-def levels_of(book: Book, side: int) -> tuple[Ints, Ints]:
-    """Return prices and sizes of one side, best first."""
-    count = int(book.state[6 + side])
-    sign = 1 if side == BID else -1
-    return sign * book.keys[side, :count][::-1], book.sizes[side, :count][::-1]
-
-
 def bounds(messages: Messages, at: int) -> tuple[int, int] | None:
     """Return the worst bid and ask of message ``at``; None where a side is empty."""
     first = int(messages.levels[:at].sum())

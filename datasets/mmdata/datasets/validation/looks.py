@@ -9,7 +9,7 @@ from mmdata.datasets.book import Book
 from mmdata.datasets.chain import NO_ID, ChainRule
 from mmdata.datasets.validation import audits
 from mmdata.datasets.validation.arrivals import DAY_NS
-from mmdata.datasets.validation.books import bounds, levels_of
+from mmdata.datasets.validation.books import bounds
 from mmdata.datasets.validation.checksum import okx_checksum
 from mmdata.datasets.validation.findings import Teller
 from mmdata.datasets.validation.messages import Messages, Snapshots
@@ -91,7 +91,7 @@ class BookLooks:
             self._compare_audit(book, audit, touched)
 
     def _compare_audit(self, book: Book, audit: audits.Shown, touched: list[Ints]) -> None:
-        levels = [levels_of(book, side) for side in (0, 1)]
+        levels = [book.levels(side) for side in (0, 1)]
         depth = self._chain.max_depth
         reach: list[int | None]
         if self._chain.spliced:
