@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmdata.datasets.jit import kernel
 
 Ints = NDArray[np.int64]
 
@@ -14,10 +17,20 @@ _HALF = 1 << (_BITS - 1)
 _BUCKETS = 55 * _HALF + _HALF
 
 
-def buckets(values: Ints) -> Ints:
-    """Return the bucket of each value (from 0): exact below 1024, then of a width of 1/512 of the value."""
-    shift = np.maximum(np.frexp(values.astype(np.float64))[1] - _BITS, 0).astype(np.int64)
-    return np.asarray(shift * _HALF + (values >> shift), np.int64)
+@kernel()
+def _count(values: Ints, above: Ints, below: Ints) -> tuple[int, int]:
+    """Count each value in its bucket; return the least and the largest.
+
+    Buckets are exact below 1024, then of a width of 1/512 of the value.
+    """
+    least = largest = values[0]
+    for value in values:
+        least = min(least, value)
+        largest = max(largest, value)
+        size = abs(value)
+        shift = max(math.frexp(float(size))[1] - _BITS, 0)
+        (below if value < 0 else above)[shift * _HALF + (size >> shift)] += 1
+    return least, largest
 
 
 def lowest(bucket: int) -> int:
@@ -42,12 +55,9 @@ class Histogram:
         """Count values."""
         if not len(values):
             return
-        is_below = values < 0
-        self.above += np.bincount(buckets(values[~is_below]), minlength=_BUCKETS)
-        if is_below.any():
-            self.below += np.bincount(buckets(-values[is_below]), minlength=_BUCKETS)
-        self.least = min(self.least, int(values.min()))
-        self.largest = max(self.largest, int(values.max()))
+        least, largest = _count(values, self.above, self.below)
+        self.least = min(self.least, least)
+        self.largest = max(self.largest, largest)
         self.count += len(values)
 
     def join(self, other: Histogram) -> None:

@@ -22,6 +22,17 @@ MINUTE_NS = 60_000_000_000
 DAY_NS = 1440 * MINUTE_NS
 
 
+def by_day(times: Ints) -> list[tuple[int, slice | NDArray[np.bool_]]]:
+    """Return the days (since the epoch) on which ``times`` lie, and which of them lie on each."""
+    if not len(times):
+        return []
+    first, last = int(times.min()) // DAY_NS, int(times.max()) // DAY_NS
+    if first == last:
+        return [(first, slice(None))]
+    days = times // DAY_NS
+    return [(day, days == day) for day in np.unique(days).tolist()]
+
+
 def latency_of(channel: str, counted: Histogram, *, corrected: bool) -> Latency:
     """Return the figures of a channel of which at least one latency was counted."""
     p50, p90, p99, p999 = (counted.quantile(per_mille) for per_mille in (500, 900, 990, 999))
@@ -112,24 +123,25 @@ class Channel:
 
     def take(self, order: Ints, ts_recv: Ints, ts_event: Ints, offset: Ints | None, margin: int) -> None:
         """Take rows in order; ``offset`` is the venue's clock minus ours at each, wrong by ``margin``."""
-        if (ts_recv == NO_TIME).any():
+        if len(ts_recv) and ts_recv.min() == NO_TIME:
             own = ts_recv != NO_TIME
             order, ts_recv, ts_event = order[own], ts_recv[own], ts_event[own]
             offset = None if offset is None else offset[own]
         if not len(order):
             return
         self._look_at_clocks(order, ts_recv, ts_event)
-        for day in np.unique(ts_recv // DAY_NS).tolist():
-            own = ts_recv // DAY_NS == day
+        for day, own in by_day(ts_recv):
             minutes = (ts_recv[own] - day * DAY_NS) // MINUTE_NS
             self._day(day).minutes += np.bincount(minutes, minlength=1440)
-        timed = ts_event != NO_TIME
-        if not timed.any():
-            return
-        order, times, raw = order[timed], ts_recv[timed], (ts_recv - ts_event)[timed]
-        true = raw if offset is None else raw + offset[timed]
-        for day in np.unique(times // DAY_NS).tolist():
-            own = times // DAY_NS == day
+        if ts_event.min() == NO_TIME:
+            timed = ts_event != NO_TIME
+            if not timed.any():
+                return
+            order, ts_recv, ts_event = order[timed], ts_recv[timed], ts_event[timed]
+            offset = None if offset is None else offset[timed]
+        times, raw = ts_recv, ts_recv - ts_event
+        true = raw if offset is None else raw + offset
+        for day, own in by_day(times):
             found = self._day(day)
             found.raw.add(raw[own])
             if offset is not None:

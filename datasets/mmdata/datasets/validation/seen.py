@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.market import NO_TIME
-from mmdata.datasets.validation.arrivals import DAY_NS
+from mmdata.datasets.validation.arrivals import by_day
 from mmdata.datasets.validation.chains import Break, Step
 from mmdata.datasets.validation.report import Audit
 
@@ -62,6 +62,7 @@ class Seen:
 
 def count_days(counts: dict[int, int], times: Ints) -> None:
     """Add times to counts by day since the epoch; NO_TIME is passed over."""
-    days, found = np.unique(times[times != NO_TIME] // DAY_NS, return_counts=True)
-    for day, count in zip(days.tolist(), found.tolist(), strict=True):
-        counts[day] = counts.get(day, 0) + count
+    if len(times) and times.min() == NO_TIME:
+        times = times[times != NO_TIME]
+    for day, own in by_day(times):
+        counts[day] = counts.get(day, 0) + len(times[own])

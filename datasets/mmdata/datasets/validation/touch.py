@@ -14,7 +14,7 @@ from mmdata.datasets.validation.books import Walked
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_HELD = 20_000
+_HELD = 4_000
 """Messages, and quotes whose id no message had yet, that are kept: a ticker and its diff arrive together."""
 
 
@@ -54,9 +54,11 @@ class QuoteChecks:
         more = Told(messages.order, messages.ts_recv, messages.last_id, walked.tops[:, 1:]).at(chosen)
         books = self._books.with_more(more)
         quotes = self._quotes.with_more(quotes)
-        rank = np.lexsort((np.arange(len(books.ids)), books.ids))
-        begins = np.searchsorted(books.ids[rank], quotes.ids, side="left")
-        ends = np.searchsorted(books.ids[rank], quotes.ids, side="right")
+        ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
+        rank = np.arange(len(books.ids)) if ascends else np.argsort(books.ids, kind="stable")
+        ids = books.ids if ascends else books.ids[rank]
+        begins = np.searchsorted(ids, quotes.ids, side="left")
+        ends = np.searchsorted(ids, quotes.ids, side="right")
         rows = np.flatnonzero(ends > begins)
         messages_of = rank[begins[rows]]
         for at in np.flatnonzero(ends[rows] - begins[rows] > 1).tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,16 +72,14 @@ class BookTimes:
         times, valid = messages.ts_recv, walked.tops[:, 0] == 1
         if not len(times):
             return
-        own = messages.kind <= REPLACE
-        days = times // DAY_NS
-        for rank, day in np.unique(np.column_stack((ranks[own], days[own])), axis=0).tolist():
-            chosen = np.flatnonzero(own & (ranks == rank) & (days == day))
-            first, last = int(chosen[0]), int(chosen[-1])
+        own = np.flatnonzero(messages.kind <= REPLACE)
+        for (rank, day), rows in _stretches(ranks[own], times[own] // DAY_NS):
+            first, last = int(own[rows.start]), int(own[rows.stop - 1])
             entry = self._seen.sessions.setdefault(
                 (rank, day), SessionDay(int(times[first]), int(times[last]), 0, int(messages.first_id[first]))
             )
             entry.end = max(entry.end, int(times[last]))
-            entry.messages += len(chosen)
+            entry.messages += rows.stop - rows.start
             entry.last_id = int(messages.last_id[last])
         if self.last is not None:
             times = np.concatenate(([self.last[0]], times))
@@ -88,14 +87,13 @@ class BookTimes:
             valid = np.concatenate(([self.last[2]], valid))
         spans = np.diff(times)
         spans[(ranks[1:] != ranks[:-1]) | (spans < 0)] = 0
-        for rank, day in np.unique(np.column_stack((ranks[:-1], times[:-1] // DAY_NS)), axis=0).tolist():
+        for (rank, day), rows in _stretches(ranks[:-1], times[:-1] // DAY_NS):
             entry_or_none = self._seen.sessions.get((rank, day))
             if entry_or_none is None:
                 continue
-            chosen = (ranks[:-1] == rank) & (times[:-1] // DAY_NS == day)
-            until = np.minimum(spans[chosen], (day + 1) * DAY_NS - times[:-1][chosen])
+            until = np.minimum(spans[rows], (day + 1) * DAY_NS - times[rows])
             entry_or_none.recorded_ns += int(until.sum())
-            entry_or_none.valid_ns += int(until[valid[:-1][chosen]].sum())
+            entry_or_none.valid_ns += int(until[valid[rows]].sum())
 
     def _follow_validity(self, walked: Walked) -> None:
         messages = walked.messages
@@ -174,3 +172,12 @@ class BookTimes:
             count=own.count,
             table="depth",
         )
+
+
+def _stretches(ranks: Ints, days: Ints) -> Iterator[tuple[tuple[int, int], slice]]:
+    """Yield session and day of rows, for each stretch of rows that have both in common."""
+    if not len(ranks):
+        return
+    edges = np.flatnonzero((np.diff(ranks) != 0) | (np.diff(days) != 0)) + 1
+    for begin, end in pairwise([0, *edges.tolist(), len(ranks)]):
+        yield (int(ranks[begin]), int(days[begin])), slice(begin, end)
