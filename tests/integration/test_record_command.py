@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ def wait_for_frames(root: Path, exchange: str, size: int = 20_000) -> Path:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         for path in (root / ".captures" / exchange).glob("*/*.open"):
-            if path.stat().st_size > size:
-                return path
+            with suppress(FileNotFoundError):  # recovered meanwhile
+                if path.stat().st_size > size:
+                    return path
         time.sleep(0.05)
     raise AssertionError("nothing was recorded within 20 s")
 

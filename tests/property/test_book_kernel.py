@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,6 @@ from mmdata.datasets._kernel import (
     DIFF,
     GAP,
     GAP_OPEN,
-    LEAST_NEAR,
     NO_PRICE,
     PENDING,
     REPLACE,
@@ -136,21 +137,29 @@ def test_recorder_and_kernel_keep_nothing_that_a_snapshot_ahead_of_the_stream_ho
         assert book.state[PENDING] == -1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=5 if "NUMBA_DISABLE_JIT" in os.environ else 100)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    depth=st.sampled_from([10, 700, 1_600, 5_000]),
+    depth=st.sampled_from([0, 10, 5_000]),
     capacity=st.sampled_from([1, 600, 4_096]),
-    spread=st.sampled_from([20, 400, 6_000]),
+    spread=st.sampled_from([20, 6_000, 40_000]),
+    stride=st.sampled_from([20, 3_000, 30_000]),
+    unit=st.sampled_from([0, 1, 100]),
+    odd=st.sampled_from([None, 0, 150]),
 )
-def test_deep_book_holds_what_a_dictionary_holds(seed: int, depth: int, capacity: int, spread: int) -> None:
-    """A walk of the touch over a deep book, with changes near it and thousands of levels away."""
+def test_whole_book_holds_what_a_dictionary_holds(
+    seed: int, depth: int, capacity: int, spread: int, stride: int, unit: int, odd: int | None
+) -> None:
+    """The touch walks through the window and out of it, with changes near it and far below the window.
+
+    ``odd``: a message with a price off the unit.
+    """
     draw = np.random.default_rng(seed)
     touch = 1_000_000
     whole = [(side, touch + (1 if side else -1) * (1 + 2 * at), 1) for side in (0, 1) for at in range(depth)]
     diffs: list[list[tuple[int, int, int]]] = []
     for _ in range(200):
-        touch += int(draw.integers(-20, 21))
+        touch += int(draw.integers(-stride, stride + 1))
         away = draw.geometric(1 / spread, 30)
         sides = draw.integers(0, 2, 30)
         sizes = draw.integers(0, 3, 30)
@@ -160,23 +169,27 @@ def test_deep_book_holds_what_a_dictionary_holds(seed: int, depth: int, capacity
                 for side, far, size in zip(sides.tolist(), away.tolist(), sizes.tolist(), strict=True)
             ]
         )
-    flat = [*whole, *(level for own in diffs for level in own)]
-    n = len(diffs) + 1
+    told = [[(side, price * max(unit, 1), size) for side, price, size in own] for own in (whole, *diffs)]
+    if odd is not None:
+        told[odd].append((0, touch * max(unit, 1) - unit // 2, 7))
+    flat = [level for own in told for level in own]
+    n = len(told)
     columns = Columns(
         kind=np.array([REPLACE] + [DIFF] * len(diffs), np.uint8),
         first_id=np.arange(n),
         last_id=np.arange(n),
         prev_id=np.arange(n) - 1,
-        start=np.concatenate(([0], np.cumsum([len(whole), *map(len, diffs)]))).astype(np.int64),
+        start=np.cumsum([0, *map(len, told)]).astype(np.int64),
         side=np.array([side for side, _, _ in flat], np.int8),
         price=np.array([price for _, price, _ in flat], np.int64),
         size=np.array([size for _, _, size in flat], np.int64),
     )
     unlimited = ChainRule(CHAINS["okx"].rule, spliced=False, max_depth=0)
-    book = Book(columns, unlimited, capacity)
-    tops = rebuild(columns, unlimited)
+    book, other = (Book(columns, unlimited, capacity, unit) for _ in range(2))
+    tops, applied = np.empty((n, 5), np.int64), np.empty(n, np.bool_)
+    other.run(0, n, tops, applied)
     held: list[dict[int, int]] = [{}, {}]
-    for message, levels in enumerate([whole, *diffs]):
+    for message, levels in enumerate(told):
         book.step(message)
         for side, price, size in levels:
             if size:
@@ -185,13 +198,12 @@ def test_deep_book_holds_what_a_dictionary_holds(seed: int, depth: int, capacity
                 held[side].pop(price, None)
         bids, asks = sorted(held[0].items(), reverse=True), sorted(held[1].items())
         best = [*(bids[0] if bids else (NO_PRICE, 0)), *(asks[0] if asks else (NO_PRICE, 0))]
-        assert [tops.bid_price[message], tops.bid_size[message]] == best[:2]
-        assert [tops.ask_price[message], tops.ask_size[message]] == best[2:]
+        assert tops[message].tolist() == [1, *best]
         for side, price, _ in levels:
-            shown = level_size(book.keys, book.sizes, book.state, side, price)
-            assert shown == held[side].get(price, 0)
+            assert level_size(book.arrays, book.state, side, price) == held[side].get(price, 0)
         if message % 50 in (0, 49):
-            assert (book.bids(LEAST_NEAR), book.asks(LEAST_NEAR)) == (bids[:LEAST_NEAR], asks[:LEAST_NEAR])
+            assert (book.bids(30), book.asks(30)) == (bids[:30], asks[:30])
         if message % 100 == 60:
             assert (book.bids(), book.asks()) == (bids, asks)
     assert (book.bids(), book.asks()) == (bids, asks)
+    assert (other.bids(), other.asks()) == (bids, asks)

@@ -190,12 +190,12 @@ def test_beyond_a_full_window_a_price_is_unknown() -> None:
     full: Levels = [("bid", 1000 - i, 1) for i in range(400)] + [("ask", 1001 + i, 1) for i in range(399)]
     book = Book(columns((REPLACE, 1, 1, -1, full)), OKX)
     book.step(0)
-    assert level_known(book.keys, book.state, BID, 601)
-    assert not level_known(book.keys, book.state, BID, 600)
-    assert level_known(book.keys, book.state, ASK, 5000)  # 399 of 400: all that there are
+    assert level_known(book.arrays, book.state, BID, 601)
+    assert not level_known(book.arrays, book.state, BID, 600)
+    assert level_known(book.arrays, book.state, ASK, 5000)  # 399 of 400: all that there are
     whole = Book(columns((REPLACE, 1, 1, -1, full)), SPOT)
     whole.step(0)
-    assert level_known(whole.keys, whole.state, BID, 1)
+    assert level_known(whole.arrays, whole.state, BID, 1)
 
 
 def test_audit_of_a_valid_book_changes_nothing() -> None:

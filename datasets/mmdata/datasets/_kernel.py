@@ -1,13 +1,15 @@
 """The book kernel: message columns in, a book out. Compiled; runs uncompiled with NUMBA_DISABLE_JIT=1.
 
-A book is two sorted lists of levels, worst first and best LAST, so that a change near the touch moves a
-few numbers at the end whatever the depth, the tick or the price. Both sides ascend by *key*: the price
-of a bid, minus the price of an ask. All prices are integer ticks, all sizes integer lots.
+All prices are integer ticks (or whole multiples of a tick in a finer unit), all sizes integer lots. Both
+sides ascend by *key*: the price of a bid, minus the price of an ask, so that the best level has the highest.
 
-A change far from the touch would move thousands. It is put off: a short sorted list of its own (row
-``FAR + side`` of the arrays, 0 for a level to be removed) keeps the newest size of each such price, and
-`settle` merges it when it is full, or when somebody wants to see that deep. The best ``LEAST_NEAR`` levels
-are right at all times. Books of the best levels only (MAX_DEPTH) put nothing off.
+A book is held in one of two ways. One of the best levels only (OKX) is two sorted rows, best LAST, so that a
+change near the touch moves a few numbers at the end. A whole book (Binance) is a *window* of so many ticks
+around the touch, in which a level's place is its price, and the sorted rows for what is far below: a change
+in the window is one write, wherever it is. The window moves when the touch leaves it. Changes below it
+are put off in a short sorted list of their own, which `settle` merges into the rows when it is full or
+when somebody wants to see that deep. A price off the tick ends the window for good: all levels are in the
+rows then.
 
 What makes a book valid is said in ``docs/schema.md`` ("The chain, and when a book is valid"); ``step``
 is that text as code. Callers keep every message since ``state[PENDING]`` readable: a book that waits
@@ -16,6 +18,7 @@ for its snapshot applies them late.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -45,20 +48,22 @@ PENDING = 2  # first message that waits for a snapshot, or -1
 SNAPSHOT = 3  # REST snapshot that waits for its first diff, or -1
 SUSPENDED = 4  # 1 when a session ended with a valid book that the next message may continue
 FULL = 5  # 1 when a level found no room: grow the arrays and step the same message again
-BIDS = 6  # number of bid levels; BIDS + ASK is the number of asks
-ASKS = 7
+BIDS = 6  # number of bids in the sorted rows; BIDS + ASK is that of asks
 RULE = 8
 MAX_DEPTH = 9
-BOUNDARY = 10  # BOUNDARY + side: changes below this key are put off; NO_PRICE: none are
-NEAR = 12  # NEAR + side: number of levels from the boundary on
-PUT_OFF = 14  # PUT_OFF + side: number of changes that are put off
-STATE_SIZE = 16
+UNIT = 10  # keys are multiples of it, and there is a window; 0: all levels are in the sorted rows
+BASE = 11  # BASE + side: key of the window's first place, in units
+TOP = 13  # TOP + side: place of the best level in the window, or -1
+INSIDE = 15  # INSIDE + side: number of levels in the window
+PUT_OFF = 17  # PUT_OFF + side: number of changes that are put off
+STATE_SIZE = 19
 
-FAR = 2  # FAR + side: the row of keys and sizes that holds the changes that are put off
-SIDES = 4  # rows of keys and sizes
-LEAST_NEAR = 64
-_NEAR = 256
-_MOST_NEAR = 768
+WINDOW = 1 << 15  # places, of which a quarter is above the touch when it is drawn
+NO_BASE = -(2**62)  # below all prices: the first level draws the window
+_ABOVE = WINDOW // 4
+_WORD_BITS = 5
+_WORD = 1 << _WORD_BITS  # bits of a word: as a float it is exact
+_WORD_MASK = _WORD - 1
 _MOST_PUT_OFF = 256
 
 
@@ -73,6 +78,38 @@ class Columns(NamedTuple):
     side: NDArray[np.int8]  # (levels,) BID or ASK
     price: Ints  # (levels,) ticks
     size: Ints  # (levels,) lots; 0 removes the level
+
+
+class Levels(NamedTuple):
+    """Where a book's levels are; lots, 0 for none."""
+
+    keys: Ints  # (4, m), ascending: those of bids, of asks; of changes that are put off, bids and asks
+    sizes: Ints  # (4, m)
+    window: Ints  # (2, WINDOW)
+    bits: Ints  # (2, WINDOW / 32): which places of the window have a level, 32 a word
+
+
+def new_levels(capacity: int) -> Levels:
+    """Return an empty book with room for so many levels a side outside the window."""
+    return Levels(
+        np.zeros((4, capacity), np.int64),
+        np.zeros((4, capacity), np.int64),
+        np.zeros((2, WINDOW), np.int64),
+        np.zeros((2, WINDOW // _WORD), np.int64),
+    )
+
+
+def new_state(rule: int, max_depth: int, unit: int) -> Ints:
+    """Return the state of an empty book. ``unit``: what prices are multiples of; 0 where nobody knows."""
+    state = np.zeros(STATE_SIZE, np.int64)
+    state[[PENDING, SNAPSHOT]] = -1
+    state[BOOK_ID] = NO_ID
+    state[RULE] = rule
+    state[MAX_DEPTH] = max_depth
+    state[UNIT] = 0 if max_depth else unit
+    state[BASE : BASE + 2] = NO_BASE
+    state[TOP : TOP + 2] = -1
+    return state
 
 
 _classify = kernel()(chain.classify)
@@ -118,186 +155,339 @@ def _move_down(row: Ints, begin: int, end: int) -> None:
 
 
 @kernel(chain)
-def level_size(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int, price: int) -> int:
-    """Return the lots shown at ``price`` (ticks) on ``side``; 0 where there is no level."""
-    key = price if side == BID else -price
-    if key < state[BOUNDARY + side]:
-        count = state[PUT_OFF + side]
-        at = find_level(keys[FAR + side], count, key)
-        if at < count and keys[FAR + side, at] == key:
-            return int(sizes[FAR + side, at])
-    count = state[BIDS + side]
-    at = find_level(keys[side], count, key)
-    return sizes[side, at] if at < count and keys[side, at] == key else 0
+def _highest(bits: Ints, end: int) -> int:
+    """Return the highest place below ``end`` that has a level, or -1; ``bits`` (WINDOW / 32,) of one side."""
+    at = end >> _WORD_BITS
+    inside = end & _WORD_MASK
+    word = bits[at] & ((1 << inside) - 1) if inside else 0
+    while word == 0:
+        at -= 1
+        if at < 0:
+            return -1
+        word = bits[at]
+    return int(at * _WORD + math.frexp(float(word))[1] - 1)
 
 
 @kernel(chain)
-def level_known(keys: NDArray[np.int64], state: Ints, side: int, price: int) -> bool:
-    """Return whether the feed speaks of ``price`` at all: beyond a full window of levels it does not."""
+def best(levels: Levels, state: Ints, side: int) -> int:
+    """Return the key of the best level of ``side``, NO_PRICE where there is none."""
+    if state[UNIT] > 0:
+        top = state[TOP + side]
+        return (state[BASE + side] + top) * state[UNIT] if top >= 0 else NO_PRICE
     count = state[BIDS + side]
-    key = price if side == BID else -price
-    return bool(state[MAX_DEPTH] == 0 or count < state[MAX_DEPTH] or key >= keys[side, 0])
+    return int(levels.keys[side, count - 1]) if count > 0 else NO_PRICE
 
 
 @kernel(chain)
-def settle(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int) -> None:
-    """Merge the changes of ``side`` that are put off into its levels."""
+def best_size(levels: Levels, state: Ints, side: int) -> int:
+    """Return the lots of the best level of ``side``, 0 where there is none."""
+    if state[UNIT] > 0:
+        top = state[TOP + side]
+        return int(levels.window[side, top]) if top >= 0 else 0
+    count = state[BIDS + side]
+    return int(levels.sizes[side, count - 1]) if count > 0 else 0
+
+
+@kernel(chain)
+def next_best(levels: Levels, state: Ints, side: int, key: int) -> int:
+    """Return the key of the best level of ``side`` that is worse than ``key``, NO_PRICE if there is none."""
+    unit = state[UNIT]
+    if unit > 0:
+        at = -(-key // unit) - state[BASE + side]
+        if at > 0:
+            found = _highest(levels.bits[side], min(at, WINDOW))
+            if found >= 0:
+                return int((state[BASE + side] + found) * unit)
+        settle(levels, state, side)
+    at = find_level(levels.keys[side], state[BIDS + side], key)
+    return int(levels.keys[side, at - 1]) if at > 0 else NO_PRICE
+
+
+@kernel(chain)
+def size_at(levels: Levels, state: Ints, side: int, key: int) -> int:
+    """Return the lots of the level with ``key``; 0 where there is none."""
+    unit = state[UNIT]
+    if unit > 0:
+        at = key // unit - state[BASE + side]
+        if at >= 0:
+            return int(levels.window[side, at]) if at < WINDOW and key % unit == 0 else 0
+    for row in (2 + side, side):
+        count = state[PUT_OFF + side] if row >= 2 else state[BIDS + side]
+        at = find_level(levels.keys[row], count, key)
+        if at < count and levels.keys[row, at] == key:
+            return int(levels.sizes[row, at])
+    return 0
+
+
+@kernel(chain)
+def level_size(levels: Levels, state: Ints, side: int, price: int) -> int:
+    """Return the lots shown at ``price`` on ``side``; 0 where there is no level."""
+    return size_at(levels, state, side, price if side == BID else -price)
+
+
+@kernel(chain)
+def level_known(levels: Levels, state: Ints, side: int, price: int) -> bool:
+    """Return whether the feed speaks of ``price`` at all: beyond a full number of levels it does not."""
+    count = state[BIDS + side]
+    key = price if side == BID else -price
+    return bool(state[MAX_DEPTH] == 0 or count < state[MAX_DEPTH] or key >= levels.keys[side, 0])
+
+
+@kernel(chain)
+def count_levels(levels: Levels, state: Ints, side: int) -> int:
+    """Return the number of levels of ``side``."""
+    settle(levels, state, side)
+    return int(state[BIDS + side] + state[INSIDE + side])
+
+
+@kernel(chain)
+def list_levels(levels: Levels, state: Ints, side: int, found: Ints) -> None:
+    """Write the n best levels of ``side``, best first, into ``found`` (n, 2): key and lots."""
+    key = best(levels, state, side)
+    for i in range(len(found)):
+        found[i, 0] = key
+        found[i, 1] = size_at(levels, state, side, key)
+        key = next_best(levels, state, side, key)
+
+
+@kernel(chain)
+def settle(levels: Levels, state: Ints, side: int) -> None:
+    """Merge the changes of ``side`` that are put off into its sorted row."""
     changes = state[PUT_OFF + side]
     if changes == 0:
         return
+    keys, sizes = levels.keys[side], levels.sizes[side]
+    new_keys, new_sizes = levels.keys[2 + side], levels.sizes[2 + side]
     count = state[BIDS + side]
-    split = count - state[NEAR + side]
-    far = FAR + side
-    # Forward: known levels get their sizes, removed ones fall out, new ones gather at the list's begin.
+    # Forward: known levels get their sizes, removed ones fall out, new ones gather at their list's begin.
     read = write = new = 0
     for i in range(changes):
-        key, size = keys[far, i], sizes[far, i]
-        while read < split and keys[side, read] < key:
-            keys[side, write] = keys[side, read]
-            sizes[side, write] = sizes[side, read]
+        key, size = new_keys[i], new_sizes[i]
+        while read < count and keys[read] < key:
+            keys[write] = keys[read]
+            sizes[write] = sizes[read]
             read += 1
             write += 1
-        if read < split and keys[side, read] == key:
+        if read < count and keys[read] == key:
             if size != 0:
-                keys[side, write] = key
-                sizes[side, write] = size
+                keys[write] = key
+                sizes[write] = size
                 write += 1
             read += 1
         elif size != 0:
-            keys[far, new] = key
-            sizes[far, new] = size
+            new_keys[new] = key
+            new_sizes[new] = size
             new += 1
-    while read < split:
-        keys[side, write] = keys[side, read]
-        sizes[side, write] = sizes[side, read]
+    while read < count:
+        keys[write] = keys[read]
+        sizes[write] = sizes[read]
         read += 1
         write += 1
-    moved = write + new - split
-    if moved > 0:
-        for i in range(count - 1, split - 1, -1):
-            keys[side, i + moved] = keys[side, i]
-        for i in range(count - 1, split - 1, -1):
-            sizes[side, i + moved] = sizes[side, i]
-    elif moved < 0:
-        for i in range(split, count):
-            keys[side, i + moved] = keys[side, i]
-        for i in range(split, count):
-            sizes[side, i + moved] = sizes[side, i]
     # Backward: the new ones go between the known ones.
+    state[BIDS + side] = write + new
+    state[PUT_OFF + side] = 0
     known, at = write - 1, write + new - 1
     while new > 0:
-        if known >= 0 and keys[side, known] > keys[far, new - 1]:
-            keys[side, at] = keys[side, known]
-            sizes[side, at] = sizes[side, known]
+        if known >= 0 and keys[known] > new_keys[new - 1]:
+            keys[at] = keys[known]
+            sizes[at] = sizes[known]
             known -= 1
         else:
-            keys[side, at] = keys[far, new - 1]
-            sizes[side, at] = sizes[far, new - 1]
+            keys[at] = new_keys[new - 1]
+            sizes[at] = new_sizes[new - 1]
             new -= 1
         at -= 1
-    state[BIDS + side] = count + moved
-    state[PUT_OFF + side] = 0
 
 
 @kernel(chain)
-def _put_off(
-    keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int, key: int, size: int
-) -> None:
-    """Keep a change far from the touch for later."""
-    far = FAR + side
+def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Keep a change below the window for later; False when there is no room."""
+    keys, sizes = levels.keys[2 + side], levels.sizes[2 + side]
     count = state[PUT_OFF + side]
-    at = find_level(keys[far], count, key)
-    if at < count and keys[far, at] == key:
-        sizes[far, at] = size
-        return
-    _move_up(keys[far], at, count)
-    _move_up(sizes[far], at, count)
-    keys[far, at] = key
-    sizes[far, at] = size
+    at = find_level(keys, count, key)
+    if at < count and keys[at] == key:
+        sizes[at] = size
+        return True
+    if state[BIDS + side] + count >= len(keys):
+        state[FULL] = 1
+        return False
+    _move_up(keys, at, count)
+    _move_up(sizes, at, count)
+    keys[at] = key
+    sizes[at] = size
     state[PUT_OFF + side] = count + 1
     if count + 1 == _MOST_PUT_OFF:
-        settle(keys, sizes, state, side)
-
-
-@kernel(chain)
-def _bound(keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints, side: int) -> None:
-    """Draw the boundary anew between levels that are kept up to date and those that wait."""
-    settle(keys, sizes, state, side)
-    count = state[BIDS + side]
-    if count > _MOST_NEAR:
-        state[BOUNDARY + side] = keys[side, count - _NEAR]
-        state[NEAR + side] = _NEAR
-    else:
-        state[BOUNDARY + side] = NO_PRICE
-        state[NEAR + side] = count
-
-
-@kernel(chain)
-def _clear(state: Ints) -> None:
-    """Empty the book."""
-    for side in range(2):
-        state[BIDS + side] = 0
-        state[BOUNDARY + side] = NO_PRICE
-        state[NEAR + side] = 0
-        state[PUT_OFF + side] = 0
-
-
-@kernel(chain)
-def _apply(
-    columns: Columns, message: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
-) -> bool:
-    """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
-    for row in range(columns.start[message], columns.start[message + 1]):
-        side = columns.side[row]
-        key = columns.price[row] if side == BID else -columns.price[row]
-        size = columns.size[row]
-        count = state[BIDS + side]
-        has_room = count + state[PUT_OFF + side] < keys.shape[1]
-        if key < state[BOUNDARY + side]:
-            if not has_room:
-                state[FULL] = 1
-                return False
-            _put_off(keys, sizes, state, side, key, size)
-            continue
-        at = find_level(keys[side], count, key)
-        if at < count and keys[side, at] == key:
-            if size != 0:
-                sizes[side, at] = size
-                continue
-            _move_down(keys[side], at + 1, count)
-            _move_down(sizes[side], at + 1, count)
-            state[BIDS + side] = count - 1
-            state[NEAR + side] -= 1
-            if state[NEAR + side] < LEAST_NEAR and state[BOUNDARY + side] != NO_PRICE:
-                _bound(keys, sizes, state, side)
-        elif size != 0:
-            if not has_room:
-                state[FULL] = 1
-                return False
-            _move_up(keys[side], at, count)
-            _move_up(sizes[side], at, count)
-            keys[side, at] = key
-            sizes[side, at] = size
-            state[BIDS + side] = count + 1
-            state[NEAR + side] += 1
-            if state[NEAR + side] > _MOST_NEAR and state[MAX_DEPTH] == 0:
-                _bound(keys, sizes, state, side)
-    if state[MAX_DEPTH] > 0:
-        for side in range(2):
-            extra = state[BIDS + side] - state[MAX_DEPTH]
-            if extra > 0:  # cut the worst levels
-                state[BIDS + side] -= extra
-                state[NEAR + side] -= extra
-                for i in range(state[BIDS + side]):
-                    keys[side, i] = keys[side, i + extra]
-                    sizes[side, i] = sizes[side, i + extra]
+        settle(levels, state, side)
     return True
 
 
 @kernel(chain)
-def _splice(
-    columns: Columns, last: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints
-) -> None:
+def _clear_window(levels: Levels, state: Ints, side: int) -> None:
+    """Take all levels out of the window of ``side``."""
+    bits, window = levels.bits[side], levels.window[side]
+    for word in range(len(bits)):
+        if bits[word] != 0:
+            bits[word] = 0
+            for at in range(word * _WORD, (word + 1) * _WORD):
+                window[at] = 0
+    state[TOP + side] = -1
+    state[INSIDE + side] = 0
+
+
+@kernel(chain)
+def _empty_window(levels: Levels, state: Ints, side: int) -> bool:
+    """Put the levels of the window behind those of the sorted row; False when there is no room."""
+    keys, sizes = levels.keys[side], levels.sizes[side]
+    if state[BIDS + side] + state[PUT_OFF + side] + state[INSIDE + side] > len(keys):
+        state[FULL] = 1
+        return False
+    settle(levels, state, side)
+    count = state[BIDS + side]
+    end = count + state[INSIDE + side]
+    state[BIDS + side] = end
+    at = state[TOP + side]
+    while end > count:
+        end -= 1
+        keys[end] = (state[BASE + side] + at) * state[UNIT]
+        sizes[end] = levels.window[side, at]
+        at = _highest(levels.bits[side], at)
+    _clear_window(levels, state, side)
+    return True
+
+
+@kernel(chain)
+def _draw_window(levels: Levels, state: Ints, side: int, place: int) -> bool:
+    """Move the window so that ``place`` (a key in units) is near its upper end; False without room."""
+    if not _empty_window(levels, state, side):
+        return False
+    keys, sizes, unit = levels.keys[side], levels.sizes[side], state[UNIT]
+    base = place - (WINDOW - _ABOVE)
+    state[BASE + side] = base
+    count = end = state[BIDS + side]
+    while count > 0 and keys[count - 1] >= base * unit:
+        count -= 1
+        at = keys[count] // unit - base
+        levels.window[side, at] = sizes[count]
+        levels.bits[side, at >> _WORD_BITS] |= 1 << (at & _WORD_MASK)
+    state[BIDS + side] = count
+    state[INSIDE + side] = end - count
+    if end > count:
+        state[TOP + side] = keys[end - 1] // unit - base
+    return True
+
+
+@kernel(chain)
+def _set_sorted(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Set a level of the sorted row; False when there is no room."""
+    keys, sizes = levels.keys[side], levels.sizes[side]
+    count = state[BIDS + side]
+    at = find_level(keys, count, key)
+    if at < count and keys[at] == key:
+        if size != 0:
+            sizes[at] = size
+        else:
+            _move_down(keys, at + 1, count)
+            _move_down(sizes, at + 1, count)
+            state[BIDS + side] = count - 1
+    elif size != 0:
+        if count == len(keys):
+            state[FULL] = 1
+            return False
+        _move_up(keys, at, count)
+        _move_up(sizes, at, count)
+        keys[at] = key
+        sizes[at] = size
+        state[BIDS + side] = count + 1
+    return True
+
+
+@kernel(chain)
+def _set_level(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Set a level of the book, 0 removes it; False when there is no room."""
+    unit = state[UNIT]
+    if unit == 0:
+        return bool(_set_sorted(levels, state, side, key, size))
+    place = key if unit == 1 else key // unit
+    if place * unit != key:
+        if not (_empty_window(levels, state, BID) and _empty_window(levels, state, ASK)):
+            return False
+        state[UNIT] = 0
+        return bool(_set_sorted(levels, state, side, key, size))
+    at = place - state[BASE + side]
+    if at < 0:
+        return bool(_put_off(levels, state, side, key, size))
+    if at >= WINDOW:
+        if size == 0:
+            return True
+        if not _draw_window(levels, state, side, place):
+            return False
+        at = place - state[BASE + side]
+    is_there = levels.window[side, at] != 0
+    levels.window[side, at] = size
+    if is_there != (size != 0):
+        levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
+        state[INSIDE + side] += -1 if is_there else 1
+        if at > state[TOP + side]:
+            state[TOP + side] = at
+        elif is_there and at == state[TOP + side]:
+            state[TOP + side] = _highest(levels.bits[side], at)
+    if state[TOP + side] < 0:
+        settle(levels, state, side)
+        count = state[BIDS + side]
+        if count > 0:
+            _draw_window(levels, state, side, levels.keys[side, count - 1] // unit)
+    return True
+
+
+@kernel(chain)
+def _clear(levels: Levels, state: Ints) -> None:
+    """Empty the book."""
+    for side in range(2):
+        _clear_window(levels, state, side)
+        state[BASE + side] = NO_BASE
+        state[BIDS + side] = 0
+        state[PUT_OFF + side] = 0
+
+
+@kernel(chain)
+def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
+    """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
+    unit = state[UNIT]
+    for row in range(columns.start[message], columns.start[message + 1]):
+        side = columns.side[row]
+        key = columns.price[row] if side == BID else -columns.price[row]
+        size = columns.size[row]
+        # What nearly all rows are: a change within the window that does not remove the best level. Here, not
+        # in a function: to hand the arrays to one costs more than the change.
+        if unit > 0:
+            place = key if unit == 1 else key // unit
+            at = place - state[BASE + side]
+            if 0 <= at < WINDOW and (size != 0 or at != state[TOP + side]) and place * unit == key:
+                is_there = levels.window[side, at] != 0
+                if is_there != (size != 0):
+                    levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
+                    state[INSIDE + side] += -1 if is_there else 1
+                    if at > state[TOP + side]:
+                        state[TOP + side] = at
+                levels.window[side, at] = size
+                continue
+        if not _set_level(levels, state, side, key, size):
+            return False
+        unit = state[UNIT]
+    if state[MAX_DEPTH] > 0:
+        for side in range(2):
+            extra = state[BIDS + side] - state[MAX_DEPTH]
+            if extra > 0:  # cut the worst levels
+                keys, sizes = levels.keys[side], levels.sizes[side]
+                state[BIDS + side] -= extra
+                for i in range(state[BIDS + side]):
+                    keys[i] = keys[i + extra]
+                    sizes[i] = sizes[i + extra]
+    return True
+
+
+@kernel(chain)
+def _splice(columns: Columns, last: int, levels: Levels, state: Ints) -> None:
     """Start the book from the waiting snapshot, if a message up to ``last`` bridges it."""
     snapshot_id = columns.last_id[state[SNAPSHOT]]
     rule = state[RULE]
@@ -316,8 +506,8 @@ def _splice(
                 # Never looked at again: a snapshot may be thousands of messages ahead of the stream.
                 state[PENDING] = j + 1
                 continue
-            _clear(state)
-            if not _apply(columns, state[SNAPSHOT], keys, sizes, state):
+            _clear(levels, state)
+            if not _apply(columns, state[SNAPSHOT], levels, state):
                 return
             started = True
         else:
@@ -328,7 +518,7 @@ def _splice(
                 return
             if verdict == REPEAT:
                 continue
-        if not _apply(columns, j, keys, sizes, state):
+        if not _apply(columns, j, levels, state):
             return
         book_id = last_id
     if state[PENDING] > last:
@@ -341,7 +531,7 @@ def _splice(
 
 
 @kernel(chain)
-def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints) -> None:
+def step(columns: Columns, i: int, levels: Levels, state: Ints) -> None:
     """Take message ``i`` into the book. When it sets ``state[FULL]``: grow, clear FULL, step again."""
     kind = columns.kind[i]
     if kind == DIFF:
@@ -358,7 +548,7 @@ def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.in
                 columns.prev_id[i],
             )
             if verdict == CONTINUES:
-                if _apply(columns, i, keys, sizes, state):
+                if _apply(columns, i, levels, state):
                     state[BOOK_ID] = columns.last_id[i]
                     state[VALID] = 1
                     state[SUSPENDED] = 0
@@ -371,10 +561,10 @@ def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.in
         if state[PENDING] < 0:
             state[PENDING] = i
         if state[SNAPSHOT] >= 0:
-            _splice(columns, i, keys, sizes, state)
+            _splice(columns, i, levels, state)
     elif kind == REPLACE:
-        _clear(state)
-        if _apply(columns, i, keys, sizes, state):
+        _clear(levels, state)
+        if _apply(columns, i, levels, state):
             state[BOOK_ID] = columns.last_id[i]
             state[VALID] = 1
             state[SUSPENDED] = 0
@@ -385,7 +575,7 @@ def step(columns: Columns, i: int, keys: NDArray[np.int64], sizes: NDArray[np.in
             state[SUSPENDED] = 0  # who asks for a snapshot no longer trusts the book before it
             state[SNAPSHOT] = i
             if state[PENDING] >= 0:
-                _splice(columns, i, keys, sizes, state)
+                _splice(columns, i, levels, state)
     elif kind == SESSION:
         state[SUSPENDED] = state[VALID]
         state[VALID] = 0
@@ -407,8 +597,7 @@ def run(
     columns: Columns,
     begin: int,
     end: int,
-    keys: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    levels: Levels,
     state: Ints,
     tops: NDArray[np.int64],
     applied: NDArray[np.bool_],
@@ -419,16 +608,16 @@ def run(
     or an invalid book. ``applied`` (n,) is true where the message left a valid book at its own id.
     """
     for i in range(begin, end):
-        step(columns, i, keys, sizes, state)
+        step(columns, i, levels, state)
         if state[FULL] == 1:
             return i
-        bids, asks = state[BIDS], state[ASKS]
         valid = state[VALID]
+        bid, ask = best(levels, state, BID), best(levels, state, ASK)
         tops[i, 0] = valid
-        tops[i, 1] = keys[BID, bids - 1] if valid == 1 and bids > 0 else NO_PRICE
-        tops[i, 2] = sizes[BID, bids - 1] if valid == 1 and bids > 0 else 0
-        tops[i, 3] = -keys[ASK, asks - 1] if valid == 1 and asks > 0 else NO_PRICE
-        tops[i, 4] = sizes[ASK, asks - 1] if valid == 1 and asks > 0 else 0
+        tops[i, 1] = bid if valid == 1 else NO_PRICE
+        tops[i, 2] = best_size(levels, state, BID) if valid == 1 else 0
+        tops[i, 3] = -ask if valid == 1 and ask != NO_PRICE else NO_PRICE
+        tops[i, 4] = best_size(levels, state, ASK) if valid == 1 else 0
         applied[i] = valid == 1 and columns.kind[i] <= REPLACE and columns.last_id[i] == state[BOOK_ID]
     return end
 
@@ -459,8 +648,7 @@ class Frames(NamedTuple):
 def _tell(
     frames: Frames,
     time: int,
-    keys: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    levels: Levels,
     state: Ints,
     cursor: Ints,
 ) -> None:
@@ -468,39 +656,33 @@ def _tell(
     at = cursor[FRAMES]
     cursor[FRAMES] = at + 1
     cursor[SHOWN] = state[VALID]
-    if frames.levels.shape[2] > LEAST_NEAR:
-        settle(keys, sizes, state, BID)
-        settle(keys, sizes, state, ASK)
     frames.time[at] = time
     frames.event[at] = cursor[EVENT]
     frames.book_id[at] = state[BOOK_ID] if state[VALID] == 1 else NO_ID
     frames.valid[at] = state[VALID] == 1
     for side in range(2):
-        count = state[BIDS + side] if state[VALID] == 1 else 0
+        key = best(levels, state, side) if state[VALID] == 1 else NO_PRICE
         for i in range(frames.levels.shape[2]):
-            known = i < count
-            key = keys[side, count - 1 - i] if known else NO_PRICE
-            frames.levels[at, side, i, 0] = -key if known and side == ASK else key
-            frames.levels[at, side, i, 1] = sizes[side, count - 1 - i] if known else 0
+            frames.levels[at, side, i, 0] = -key if key != NO_PRICE and side == ASK else key
+            frames.levels[at, side, i, 1] = size_at(levels, state, side, key) if key != NO_PRICE else 0
+            if key != NO_PRICE:
+                key = next_best(levels, state, side, key)
 
 
 @kernel(chain)
-def _same(last: NDArray[np.int64], keys: NDArray[np.int64], sizes: NDArray[np.int64], state: Ints) -> bool:
+def _same(last: NDArray[np.int64], levels: Levels, state: Ints) -> bool:
     """Return whether the best levels are those of a frame, ``last`` (2, depth, 2)."""
     for side in range(2):
-        if last.shape[1] > LEAST_NEAR:
-            settle(keys, sizes, state, side)
-        count = state[BIDS + side]
+        key = best(levels, state, side)
         for i in range(last.shape[1]):
-            if i >= count:
-                if last[side, i, 0] != NO_PRICE:
-                    return False
+            price = -key if key != NO_PRICE and side == ASK else key
+            if last[side, i, 0] != price:
+                return False
+            if key == NO_PRICE:
                 break
-            key = keys[side, count - 1 - i]
-            if last[side, i, 0] != (-key if side == ASK else key):
+            if last[side, i, 1] != size_at(levels, state, side, key):
                 return False
-            if last[side, i, 1] != sizes[side, count - 1 - i]:
-                return False
+            key = next_best(levels, state, side, key)
     return True
 
 
@@ -512,8 +694,7 @@ def run_frames(
     begin: int,
     start: int,
     every: int,
-    keys: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    levels: Levels,
     state: Ints,
     cursor: Ints,
     last: NDArray[np.int64],
@@ -536,11 +717,11 @@ def run_frames(
             while cursor[NEXT] < time and (state[VALID] == 1 or cursor[SHOWN] == 1):
                 if cursor[FRAMES] == room:
                     return i
-                _tell(frames, cursor[NEXT], keys, sizes, state, cursor)
+                _tell(frames, cursor[NEXT], levels, state, cursor)
                 cursor[NEXT] += every
         if cursor[STARTED] == 0 and ts_recv[i] >= start and ts_recv[i] != NO_PRICE:
             cursor[STARTED] = 1
-        step(columns, i, keys, sizes, state)
+        step(columns, i, levels, state)
         if state[FULL] == 1:
             return i
         if every > 0 and cursor[NEXT] < time:  # no book was there to tell of
@@ -550,10 +731,10 @@ def run_frames(
             cursor[EVENT] = ts_event[i]
         if every == 0 and cursor[STARTED] == 1:
             valid = state[VALID] == 1
-            if (valid and (cursor[SHOWN] == 0 or not _same(last, keys, sizes, state))) or (
+            if (valid and (cursor[SHOWN] == 0 or not _same(last, levels, state))) or (
                 not valid and cursor[SHOWN] == 1
             ):
-                _tell(frames, cursor[LATEST], keys, sizes, state, cursor)
+                _tell(frames, cursor[LATEST], levels, state, cursor)
                 last[:] = frames.levels[cursor[FRAMES] - 1]
     return len(columns.kind)
 
@@ -562,14 +743,13 @@ def run_frames(
 def run_proof(
     columns: Columns,
     begin: int,
-    keys: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    levels: Levels,
     state: Ints,
     valid: NDArray[np.bool_],
     book_id: Ints,
 ) -> None:
     """Step the heads of messages from ``begin`` on; note whether the book is valid after each, and its id."""
     for i in range(begin, len(columns.kind)):
-        step(columns, i, keys, sizes, state)
+        step(columns, i, levels, state)
         valid[i] = state[VALID] == 1
         book_id[i] = state[BOOK_ID]

@@ -10,26 +10,20 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import (
     ASK,
     BID,
-    BIDS,
     BOOK_ID,
-    BOUNDARY,
     FULL,
-    LEAST_NEAR,
-    MAX_DEPTH,
     NO_PRICE,
-    PENDING,
-    RULE,
-    SIDES,
-    SNAPSHOT,
-    STATE_SIZE,
     VALID,
     Columns,
+    count_levels,
+    list_levels,
+    new_levels,
+    new_state,
     run,
     run_proof,
-    settle,
     step,
 )
-from mmdata.datasets.chain import NO_ID, ChainRule
+from mmdata.datasets.chain import ChainRule
 
 __all__ = ["NO_PRICE", "Book", "Tops", "prove", "proven", "rebuild"]
 
@@ -54,20 +48,17 @@ class Tops:
 class Book:
     """A book that takes messages one by one, in order; prices in ticks, sizes in lots.
 
-    Feed every message: one that waits for a snapshot is applied late.
+    Feed every message: one that waits for a snapshot is applied late. ``unit`` is what prices are multiples
+    of, where they are not in ticks; 0 where nobody knows (any prices work, more slowly).
     """
 
-    def __init__(self, columns: Columns, chain: ChainRule, capacity: int = _FIRST_CAPACITY) -> None:
+    def __init__(
+        self, columns: Columns, chain: ChainRule, capacity: int = _FIRST_CAPACITY, unit: int = 1
+    ) -> None:
         self.columns = columns
         """May be replaced by others that go on: what ``state`` points to are places in them."""
-        self.keys = np.zeros((SIDES, capacity), np.int64)
-        self.sizes = np.zeros((SIDES, capacity), np.int64)
-        self.state = np.zeros(STATE_SIZE, np.int64)
-        self.state[BOUNDARY : BOUNDARY + 2] = NO_PRICE
-        self.state[[PENDING, SNAPSHOT]] = -1
-        self.state[BOOK_ID] = NO_ID
-        self.state[RULE] = chain.rule
-        self.state[MAX_DEPTH] = chain.max_depth
+        self.arrays = new_levels(capacity)
+        self.state = new_state(chain.rule, chain.max_depth, unit)
 
     @property
     def valid(self) -> bool:
@@ -81,22 +72,22 @@ class Book:
 
     def step(self, message: int) -> None:
         """Take message number ``message`` of the columns into the book."""
-        step(self.columns, message, self.keys, self.sizes, self.state)
+        step(self.columns, message, self.arrays, self.state)
         while self.state[FULL]:
             self.grow()
-            step(self.columns, message, self.keys, self.sizes, self.state)
+            step(self.columns, message, self.arrays, self.state)
 
     def run(self, begin: int, end: int, tops: Ints, applied: NDArray[np.bool_]) -> None:
         """Take messages ``begin:end``, and note the book after each, as the kernel's ``run`` does."""
         while begin < end:
-            begin = run(self.columns, begin, end, self.keys, self.sizes, self.state, tops, applied)
+            begin = run(self.columns, begin, end, self.arrays, self.state, tops, applied)
             if self.state[FULL]:
                 self.grow()
 
     def grow(self) -> None:
         """Double the room for levels, after a kernel said FULL."""
-        self.keys = np.concatenate((self.keys, np.zeros_like(self.keys)), axis=1)
-        self.sizes = np.concatenate((self.sizes, np.zeros_like(self.sizes)), axis=1)
+        keys, sizes = (np.concatenate((row, np.zeros_like(row)), axis=1) for row in self.arrays[:2])
+        self.arrays = self.arrays._replace(keys=keys, sizes=sizes)
         self.state[FULL] = 0
 
     def bids(self, depth: int | None = None) -> list[tuple[int, int]]:
@@ -113,12 +104,10 @@ class Book:
 
     def levels(self, side: int, depth: int | None = None) -> tuple[Ints, Ints]:
         """Return prices (ticks) and sizes (lots) of ``side``, best first; the best ``depth`` of them."""
-        if depth is None or depth > LEAST_NEAR:
-            settle(self.keys, self.sizes, self.state, side)
-        count = int(self.state[BIDS + side])
-        used = slice(0 if depth is None else max(0, count - depth), count)
-        sign = 1 if side == BID else -1
-        return sign * self.keys[side, used][::-1], self.sizes[side, used][::-1]
+        count = count_levels(self.arrays, self.state, side)
+        found = np.empty((count if depth is None else min(depth, count), 2), np.int64)
+        list_levels(self.arrays, self.state, side, found)
+        return found[:, 0] if side == BID else -found[:, 0], found[:, 1]
 
 
 def rebuild(columns: Columns, chain: ChainRule) -> Tops:
@@ -147,5 +136,5 @@ def prove(book: Book, heads: Columns, begin: int = 0) -> tuple[NDArray[np.bool_]
     """Take messages without levels from ``begin`` on; return validity and id of the book after each."""
     n = len(heads.kind)
     valid, book_id = np.empty(n, np.bool_), np.empty(n, np.int64)
-    run_proof(heads, begin, book.keys, book.sizes, book.state, valid, book_id)
+    run_proof(heads, begin, book.arrays, book.state, valid, book_id)
     return valid[begin:], book_id[begin:]

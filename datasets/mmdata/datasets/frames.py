@@ -210,7 +210,7 @@ class _Teller:
         while True:
             at = run_frames(
                 *(batch.columns, batch.ts_recv, batch.ts_event, at, self._start, self.every),
-                *(book.keys, book.sizes, book.state, self.cursor, self._last, self.frames),
+                *(book.arrays, book.state, self.cursor, self._last, self.frames),
             )
             if book.state[FULL]:
                 book.grow()

@@ -30,14 +30,15 @@ from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets import chain
 from mmdata.datasets._kernel import (
     ASK,
-    ASKS,
     BID,
-    BIDS,
     BOOK_ID,
     FULL,
     NO_PRICE,
     VALID,
     Columns,
+    Levels,
+    best,
+    best_size,
     level_known,
     level_size,
     step,
@@ -359,17 +360,17 @@ def _set_touch(
 
 
 @kernel(book_kernel, chain, queues)
-def _take_levels(lanes: Lanes, keys: Ints, sizes: Ints, book: Ints) -> None:
+def _take_levels(lanes: Lanes, levels: Levels, book: Ints) -> None:
     """Let the levels, as a message left them, move orders in their queues."""
     for lane in range(len(lanes.model)):
         if lanes.model[lane] != L2_QUEUE:
             continue
         for side in range(2):
             order = lanes.order[lane, side]
-            if order[LEAVES] == 0 or not level_known(keys, book, side, order[PRICE]):
+            if order[LEAVES] == 0 or not level_known(levels, book, side, order[PRICE]):
                 continue
             queue = lanes.queue[lane, side]
-            shown = float(level_size(keys, sizes, book, side, order[PRICE]))
+            shown = float(level_size(levels, book, side, order[PRICE]))
             if queue[SHOWN] < 0.0:  # told for the first time: of what is there, all may stand before us
                 queue[FRONT] = shown
             # A level that the message did not change leaves the trades unexplained: the message
@@ -391,19 +392,17 @@ def _take_levels(lanes: Lanes, keys: Ints, sizes: Ints, book: Ints) -> None:
 
 
 @kernel(book_kernel, chain)
-def _shown_on_arrival(keys: Ints, sizes: Ints, book: Ints, engine: Ints, side: int, price: int) -> int:
+def _shown_on_arrival(levels: Levels, book: Ints, engine: Ints, side: int, price: int) -> int:
     """Return the lots that an order finds at its price, NOT_TOLD where the feed does not speak of it."""
     if price == engine[TOUCH + side] and engine[TOUCH_LOTS + side] != NOT_TOLD:
         return int(engine[TOUCH_LOTS + side])  # a quote may be newer than the last message
-    if not level_known(keys, book, side, price):
+    if not level_known(levels, book, side, price):
         return NOT_TOLD
-    return int(level_size(keys, sizes, book, side, price))
+    return int(level_size(levels, book, side, price))
 
 
 @kernel(book_kernel, chain)
-def _arrive(
-    lanes: Lanes, lane: int, side: int, keys: Ints, sizes: Ints, book: Ints, now: int, engine: Ints
-) -> None:
+def _arrive(lanes: Lanes, lane: int, side: int, levels: Levels, book: Ints, now: int, engine: Ints) -> None:
     """Carry out the instruction that reaches the exchange: the old order off, the new one on.
 
     What filled on the way counts against the new one, so that a lane never holds more than it meant to.
@@ -430,7 +429,7 @@ def _arrive(
         _set_poisson_clock(lanes, lane, side, now, engine[TWO_SIDED], engine[MID2])
     elif lanes.model[lane] == L2_QUEUE and order[LEAVES] > 0:
         queue = lanes.queue[lane, side]
-        queue[SHOWN] = float(_shown_on_arrival(keys, sizes, book, engine, side, price))
+        queue[SHOWN] = float(_shown_on_arrival(levels, book, engine, side, price))
         queue[FRONT] = max(queue[SHOWN], 0.0)
         queue[TRADED] = 0.0
 
@@ -475,8 +474,7 @@ def _decide(lanes: Lanes, best_bid: int, best_ask: int, now: int, engine: Ints) 
 def advance(
     feed: Feed,
     lanes: Lanes,
-    keys: Ints,
-    sizes: Ints,
+    levels: Levels,
     book: Ints,
     tops: Ints,
     decisions: Ints,
@@ -522,22 +520,21 @@ def advance(
                 )
 
         elif now == message_acts:
-            step(feed.columns, message, keys, sizes, book)
+            step(feed.columns, message, levels, book)
             if book[FULL] == 1:
                 return BOOK_FULL
             engine[NEXT_MESSAGE] += 1
             valid = book[VALID] == 1
-            bids, asks = book[BIDS], book[ASKS]
-            best_bid = keys[BID, bids - 1] if valid and bids > 0 else NO_PRICE
-            best_ask = -keys[ASK, asks - 1] if valid and asks > 0 else NO_PRICE
+            best_bid = best(levels, book, BID) if valid else NO_PRICE
+            ask_key = best(levels, book, ASK) if valid else NO_PRICE
+            best_ask = -ask_key if ask_key != NO_PRICE else NO_PRICE
             tops[message, TOP_VALID] = book[VALID]
             tops[message, TOP_BID] = best_bid
             tops[message, TOP_ASK] = best_ask
             if valid:
-                bid_lots = sizes[BID, bids - 1] if bids > 0 else 0
-                ask_lots = sizes[ASK, asks - 1] if asks > 0 else 0
+                bid_lots, ask_lots = best_size(levels, book, BID), best_size(levels, book, ASK)
                 _set_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, now, engine)
-                _take_levels(lanes, keys, sizes, book)
+                _take_levels(lanes, levels, book)
             elif engine[WAS_VALID] == 1:
                 engine[TWO_SIDED] = 0
                 engine[TOUCH + BID] = NO_PRICE
@@ -558,7 +555,7 @@ def advance(
             for lane in range(len(lanes.model)):
                 for side in range(2):
                     if lanes.order[lane, side, ARRIVES] == now:
-                        _arrive(lanes, lane, side, keys, sizes, book, now, engine)
+                        _arrive(lanes, lane, side, levels, book, now, engine)
 
         else:
             if engine[DECISIONS] == len(decisions):

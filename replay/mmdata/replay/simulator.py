@@ -380,8 +380,7 @@ class _Engine:
             stopped = kernel.advance(
                 self.feed,
                 self.lanes.arrays,
-                self.book.keys,
-                self.book.sizes,
+                self.book.arrays,
                 self.book.state,
                 self.tops,
                 self._decisions,

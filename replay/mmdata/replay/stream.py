@@ -226,10 +226,10 @@ def _build(book: Book, market: Market, until: int) -> Ints:
     """Take the messages before ``until`` into ``book``; return the tops after each."""
     rows = np.empty((until, 5), np.int64)
     applied = np.empty(until, np.bool_)
-    at = run(market.columns, 0, until, book.keys, book.sizes, book.state, rows, applied)
+    at = run(market.columns, 0, until, book.arrays, book.state, rows, applied)
     while at < until:
         book.grow()
-        at = run(market.columns, at, until, book.keys, book.sizes, book.state, rows, applied)
+        at = run(market.columns, at, until, book.arrays, book.state, rows, applied)
     return rows
 
 

@@ -18,10 +18,15 @@ from mmdata.datasets._kernel import (
     DIFF,
     FULL,
     MAX_DEPTH,
+    NO_PRICE,
     REPLACE,
     VALID,
+    WINDOW,
     Columns,
-    settle,
+    Levels,
+    best,
+    next_best,
+    size_at,
     step,
 )
 from mmdata.datasets.jit import kernel
@@ -39,8 +44,7 @@ def emit(
     columns: Columns,
     begin: int,
     end: int,
-    keys: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    levels: Levels,
     state: Ints,
     valid: NDArray[np.bool_],
     rows: NDArray[np.int64],
@@ -50,21 +54,22 @@ def emit(
     ``rows`` is (m, 5): message, one of CLEAR, SNAPSHOT, LEVEL, side, ticks, lots. ``valid[i]`` is whether the
     book is valid after message i. Returns where to go on and how many rows were written. It stops before
     ``end`` where ``state[FULL]`` is set (grow, clear FULL, go on) or when a message might not find room in
-    ``rows``: it does find room in empty ones that are twice as long as the book is deep, plus its levels.
+    ``rows``: it does find room in empty ones that are twice as long as there is room for levels on a side,
+    plus twice its own levels.
     """
     n = 0
     before = np.empty((2, state[MAX_DEPTH] + 1), np.int64)
     counts = np.zeros(2, np.int64)
     for i in range(begin, end):
-        levels = columns.start[i + 1] - columns.start[i]
-        if n + 2 * keys.shape[1] + 2 * levels + 1 > rows.shape[0]:
+        carried = columns.start[i + 1] - columns.start[i]
+        if n + 2 * (levels.keys.shape[1] + WINDOW) + 2 * carried + 1 > rows.shape[0]:
             return i, n
         was_valid = state[VALID]
         for side in range(2):  # levels that fall out of a window of the best ones are told as removed
             counts[side] = min(state[BIDS + side], state[MAX_DEPTH])
             for at in range(counts[side]):
-                before[side, at] = keys[side, at]
-        step(columns, i, keys, sizes, state)
+                before[side, at] = levels.keys[side, at]
+        step(columns, i, levels, state)
         if state[FULL] == 1:
             return i, n
         valid[i] = state[VALID] == 1
@@ -80,14 +85,15 @@ def emit(
             rows[n, 2:] = 0
             n += 1
             for side in range(2):
-                settle(keys, sizes, state, side)
-                for at in range(state[BIDS + side] - 1, -1, -1):
+                key = best(levels, state, side)
+                while key != NO_PRICE:
                     rows[n, 0] = i
                     rows[n, 1] = SNAPSHOT
                     rows[n, 2] = side
-                    rows[n, 3] = keys[side, at] if side == BID else -keys[side, at]
-                    rows[n, 4] = sizes[side, at]
+                    rows[n, 3] = key if side == BID else -key
+                    rows[n, 4] = size_at(levels, state, side, key)
                     n += 1
+                    key = next_best(levels, state, side, key)
         elif columns.kind[i] == DIFF and columns.last_id[i] == state[BOOK_ID]:
             for row in range(columns.start[i], columns.start[i + 1]):
                 rows[n, 0] = i
@@ -99,7 +105,7 @@ def emit(
             for side in range(2):
                 if state[MAX_DEPTH] == 0 or state[BIDS + side] < state[MAX_DEPTH]:
                     continue
-                worst = keys[side, 0]
+                worst = levels.keys[side, 0]
                 for at in range(counts[side]):
                     if before[side, at] >= worst:
                         break

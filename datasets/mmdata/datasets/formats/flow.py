@@ -27,6 +27,7 @@ from mmdata.datasets._kernel import (
     REPLACE,
     SNAPSHOT,
     VALID,
+    WINDOW,
     Columns,
 )
 from mmdata.datasets.book import Book
@@ -257,10 +258,8 @@ class Flow:
         book, found = self._book, []
         while begin < end:
             levels = int(np.diff(self._columns.start[begin : end + 1]).max())
-            room = np.empty((max(_ROOM, 2 * (book.keys.shape[1] + levels) + 1), 5), np.int64)
-            begin, count = rows_kernel.emit(
-                self._columns, begin, end, book.keys, book.sizes, book.state, valid, room
-            )
+            room = np.empty((max(_ROOM, 2 * (book.arrays.keys.shape[1] + WINDOW + levels) + 1), 5), np.int64)
+            begin, count = rows_kernel.emit(self._columns, begin, end, book.arrays, book.state, valid, room)
             found.append(room[:count])
             if book.state[FULL]:
                 book.grow()

@@ -42,9 +42,10 @@ Look = Callable[[Book, int], None]
 class BookWalk:
     """A book that takes chunk after chunk; its messages that wait for a snapshot are carried over."""
 
-    def __init__(self, chain: ChainRule) -> None:
+    def __init__(self, chain: ChainRule, unit: int) -> None:
+        """Start without a book; ``unit``: what prices are multiples of, 0 where nobody knows."""
         self._carry = no_messages()
-        self._book = Book(kernel_columns(self._carry), chain)
+        self._book = Book(kernel_columns(self._carry), chain, unit=unit)
 
     def take(self, messages: Messages, stops: Sequence[int], look: Look) -> Walked:
         """Apply ``messages``, in order; after each of ``stops`` (ascending) call ``look``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import numpy as np
@@ -97,7 +98,6 @@ class SymbolStream:
             )
         }
         self.minutes = BookMinutes()
-        self._walk = BookWalk(self.chain)
         self._chain = BookChain(self.chain)
         self._marks = self._event_marks()
 
@@ -174,6 +174,7 @@ class SymbolStream:
         told = self.instruments()
         self.units = self._find_units(told)
         in_force = grid_of(told, self.units)
+        self._walk = BookWalk(self.chain, math.gcd(*in_force.tick.tolist()))
         decoders = {table: Decoder(table, self.ranks, self.units, in_force, self.findings) for table in BATCH}
         sources = {
             table: Source(
