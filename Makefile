@@ -20,9 +20,10 @@ lint: $(STAMP)
 type: $(STAMP)
 	$(BIN)/mypy
 
-# Defects are planted in the same places each time; `make long-test` draws others.
+# Two at a time: many tests wait for a recorder, and the others need a processor. A file's tests share what
+# its fixtures made. Defects are planted in the same places each time; `make long-test` draws others.
 unit: $(STAMP)
-	MMDATA_DEFECTS_SEED=$${MMDATA_DEFECTS_SEED:-14} $(BIN)/pytest -q
+	MMDATA_DEFECTS_SEED=$${MMDATA_DEFECTS_SEED:-14} $(BIN)/pytest -q -n 2 --dist loadfile
 
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)

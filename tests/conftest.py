@@ -1,4 +1,4 @@
-"""Fixtures that many tests share, and the line at the end of a run that counts skips by reason."""
+"""Fixtures that many tests share, and the lines at the end of a run: skips by reason, the seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.seeds import DEFECTS_SEED, drawn_seed
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MMDATA_SHARED") or REPOSITORY.parent / "shared")
 DRAWN = drawn_seed(DEFECTS_SEED)
-SEEDED = pytest.StashKey[bool]()
+os.environ[DEFECTS_SEED] = str(DRAWN)  # workers plant what the run says at its end
 WINGS = ("recorder", "datasets", "replay", "sandbox", "cli")
 
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the run with one line that counts skips by reason, and the seed if one was drawn."""
+    """End the run with one line that counts skips by reason, and one with the seed of planted defects."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not isinstance(reporter, pytest.TerminalReporter):
         return
@@ -36,8 +36,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     )
     counted = "; ".join(f"{count} skipped: {reason}" for reason, count in reasons.most_common())
     reporter.write_line(counted or "0 skipped")
-    if config.stash.get(SEEDED, default=False):
-        reporter.write_line(f"defects were planted by the seed {DRAWN}; {DEFECTS_SEED}={DRAWN} repeats them")
+    reporter.write_line(f"defects are planted by the seed {DRAWN}; {DEFECTS_SEED}={DRAWN} repeats them")
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +73,6 @@ def real_dataset(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def defects_seed(request: pytest.FixtureRequest) -> int:
+def defects_seed() -> int:
     """Return a seed for planted defects: another in each run, told at its end, or the one that is named."""
-    request.config.stash[SEEDED] = True
     return DRAWN
