@@ -15,7 +15,7 @@ from mmdata.datasets.validation import validate
 from mmdata.sandbox.defects import KINDS, generate, make_twin, score
 
 ATTEMPTS = 30
-EACH_RUN = 4
+EACH_RUN = 8
 MIXED = 2
 """Datasets with several defects at once."""
 FOUND_A_FAULT = [(4, "part_twice")]

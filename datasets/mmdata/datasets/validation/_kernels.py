@@ -303,7 +303,8 @@ def outside(
     """Return the trades whose price no book within ``lag`` ns of them explains.
 
     ``times``, ``order`` (n,) and ``tops`` (n, 5) are of book messages. A trade is judged only where the book
-    is valid throughout; a price beyond the worst touch there by at most ``bp`` basis points is explained.
+    is valid throughout, and not when the book's messages have ended; a price beyond the worst touch there by
+    at most ``bp`` basis points is explained.
     """
     n = len(times)
     found = np.empty(len(price), np.int64)
@@ -313,6 +314,8 @@ def outside(
         while at < n and order[at] <= trade_order[i]:
             at += 1
         if at == 0 or tops[at - 1, 0] != 1 or tops[at - 1, 2] == 0 or tops[at - 1, 4] == 0:
+            continue
+        if at == n and trade_times[i] - times[n - 1] > lag:
             continue
         slack = price[i] * bp / 10_000.0
         low, high = tops[at - 1, 1], tops[at - 1, 3]

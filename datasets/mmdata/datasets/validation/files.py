@@ -39,6 +39,8 @@ class Piece:
     """Rows of its (then only) session up to this frame are there already, and are left out."""
     broken_before: bool = False
     """What lay before it in its table is damaged and left out: nothing continues over that."""
+    broken_after: bool = False
+    """What lay behind it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,14 @@ def survey(
     days: dict[tuple[str, str], Piece] = {}
     rows: dict[str, int] = {}
     is_damaged = is_broken = False
+    latest = 0
     for part in parts:
         if part.path not in problems:
             problems[part.path] = _problem(part, findings.of(part.partition.date))
         if problems[part.path] is not None:
             is_damaged = is_broken = True
+            if lanes:  # what it carried on ends here
+                lanes[latest][-1] = replace(lanes[latest][-1], broken_after=True)
             continue
         piece = _piece(part, broken_before=is_broken)
         is_broken = False
@@ -111,9 +116,9 @@ def survey(
         piece = _without_known(piece, part, days, findings)
         if piece.after >= piece.last_frame:
             continue
-        lane = _lane(piece, part, lanes, ends, findings)
-        lanes[lane].append(piece)
-        ends[lane][part.session] = piece.last_frame
+        latest = _lane(piece, part, lanes, ends, findings)
+        lanes[latest].append(piece)
+        ends[latest][part.session] = piece.last_frame
     return Survey(tuple(tuple(_fused(lane)) for lane in lanes), rows, is_damaged)
 
 
@@ -194,6 +199,7 @@ def _fused(lane: Sequence[Piece]) -> Iterator[Piece]:
             and joined.path == piece.path
             and joined.offset + joined.rows == piece.offset
             and not piece.broken_before
+            and not joined.broken_after
             and piece.after == joined.after == -1
         ):
             joined = replace(
@@ -201,6 +207,7 @@ def _fused(lane: Sequence[Piece]) -> Iterator[Piece]:
                 sessions=tuple(dict.fromkeys((*joined.sessions, *piece.sessions))),
                 rows=joined.rows + piece.rows,
                 last_frame=piece.last_frame,
+                broken_after=piece.broken_after,
             )
             continue
         if joined is not None:

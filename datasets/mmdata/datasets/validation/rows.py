@@ -159,7 +159,7 @@ class Decoder:
     grid: Grid
     findings: Findings
     breaks: list[int] = field(default_factory=list)
-    """Places before which something damaged was left out."""
+    """Places at which something damaged was left out."""
     _ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __call__(self, batch: Batch) -> Columns:
@@ -180,6 +180,9 @@ class Decoder:
         columns = self._in_order(columns, batch)
         if batch.piece.broken_before and batch.first_row == batch.piece.offset and len(columns["order"]):
             self.breaks.append(int(columns["order"][0]))
+        is_end = batch.first_row + batch.rows.num_rows == batch.piece.offset + batch.piece.rows
+        if batch.piece.broken_after and is_end and len(columns["order"]):
+            self.breaks.append(int(columns["order"][-1]) + 1)
         self._check_date(columns, batch)
         self._check_values(columns, batch)
         del columns["row"], columns["strange"]
