@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from tests.builders import SESSION
 Published = list[tuple[Partition, int, dict[str, str], pa.Table]]
 Steps = list[tuple[str, int, int]]
 """Kind of message, by how much its id goes on, and connection."""
+
+NOWHERE = Path(tempfile.gettempdir()) / "mmdata-nowhere"
+"""A root of which only locks are taken: what would be published there is kept (`published`)."""
 
 KINDS = ("depth", "depth", "depth", "trade", "aggTrade", "bookTicker")
 
@@ -75,7 +79,7 @@ def ingested(exchange: str, lines: list[bytes], *, plain: bool) -> tuple[IngestR
     found: Published = []
     strict = 0
     with published(found):
-        ingest = Ingest(Path("nowhere"), exchange, SESSION, {})
+        ingest = Ingest(NOWHERE, exchange, SESSION, {})
 
         def take(number: int, text: bytes) -> None:
             nonlocal strict
@@ -97,7 +101,7 @@ def imported(exchange: str, lines: list[bytes], *, plain: bool) -> tuple[IngestR
     """Return what an import says of a foreign capture, what it would publish, and how many gaps it noted."""
     found: Published = []
     with published(found), patch("mmdata.recorder.ingest._PLAIN", (exchange,) if plain else ()):
-        ingest = Ingest(Path("nowhere"), exchange, SESSION, {})
+        ingest = Ingest(NOWHERE, exchange, SESSION, {})
         reader = _ForeignReader(ingest, exchange, "BTCUSDT", user_grid={})
         number = reader.take_lines(b"".join(line + b"\n" for line in lines), 0, hftbacktest.parse)
         reader.finish(number)

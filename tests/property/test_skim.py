@@ -16,6 +16,7 @@ from mmdata.recorder.capture import Line, RestAnswer, format_frame, format_rest,
 from mmdata.recorder.ingest import Ingest, IngestReport
 from mmdata.recorder.venues import DECODERS, Decoder
 from tests.builders import NOON, SESSION
+from tests.plain import NOWHERE
 from tests.strategies import levels, number
 
 Json = dict[str, Any]
@@ -157,7 +158,7 @@ def ingested(exchange: str, lines: list[Line], *, strict: bool = False) -> tuple
         found.append((partition, n, facts, rows.combine_chunks()))
 
     with patch("mmdata.datasets.published.publish", publish):
-        ingest = Ingest(Path("nowhere"), exchange, SESSION, {})
+        ingest = Ingest(NOWHERE, exchange, SESSION, {})
         if strict:
             ingest._decoder = Strict(DECODERS[exchange])
         for line in lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from unittest.mock import patch
 
 from mmdata.datasets.chain import CHAINS, PREVIOUS, RANGE
@@ -10,7 +9,7 @@ from mmdata.recorder.capture import format_frame, parse_line
 from mmdata.recorder.ingest import _PLAIN, Ingest
 from mmdata.recorder.merge import chain_name
 from tests.builders import NOON, SESSION
-from tests.plain import KINDS, capture, imported, ingested, message, published, same
+from tests.plain import KINDS, NOWHERE, capture, imported, ingested, message, published, same
 
 
 def test_frames_as_the_venue_writes_them_are_never_left_to_the_strict_reader() -> None:
@@ -36,7 +35,7 @@ def test_a_kernels_state_is_the_machines() -> None:
     states = []
     for plain in (True, False):
         with published([]):
-            ingest = Ingest(Path("nowhere"), "binance", SESSION, {})
+            ingest = Ingest(NOWHERE, "binance", SESSION, {})
             if plain:
                 ingest.take_lines(b"\n".join([*lines, b""]), 0, lambda *line: None, is_tagged=True)
             else:
@@ -59,7 +58,7 @@ def test_lines_are_counted_on_their_dates_whoever_reads_them() -> None:
     told = []
     for plain in (True, False):
         with published([]):
-            ingest = Ingest(Path("nowhere"), "binance", SESSION, {}, dry=True)
+            ingest = Ingest(NOWHERE, "binance", SESSION, {}, dry=True)
             if plain:
                 ingest.take_lines(b"\n".join([*lines, b""]), 0, lambda *line: None, is_tagged=True)
             else:
