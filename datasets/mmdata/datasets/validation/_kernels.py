@@ -5,15 +5,18 @@ Compiled; run uncompiled with NUMBA_DISABLE_JIT=1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets import chain
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
+from mmdata.datasets._kernel import ASK, BID, DIFF, GAP, GAP_OPEN, NO_PRICE, REPLACE, SESSION, SPLICE
 from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
 from mmdata.datasets.jit import kernel
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # State of a chain of book messages.
 AT = 0  # id of the chain, or NO_ID before its first message
@@ -49,6 +52,71 @@ _MINUTE = 60_000_000_000
 
 _classify = kernel()(chain.classify)
 _bridges = kernel()(chain.bridges)
+
+
+def read_only(*columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return views that cannot be written.
+
+    Columns of Arrow cannot, those that were copied can; for each mixture of the two a kernel that takes many
+    would be compiled anew.
+    """
+    views = tuple(column.view() for column in columns)
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
+@kernel(chain)
+def find_messages(
+    ends: Ints,
+    levels: Ints,
+    order: Ints,
+    is_last: Flags,
+    side: NDArray[np.int8],
+    price: Ints,
+    first_id: Ints,
+    last_id: Ints,
+    prev_id: Ints,
+    ts_recv: Ints,
+    ts_event: Ints,
+    conn: Ints,
+    is_snapshot: Flags,
+) -> int:
+    """Write the last row of each message, and how many levels it has; return how many, or -1 for a fault.
+
+    All are (n,), the rows of whole frames. A fault: a message whose frame ends without a row that is last,
+    whose rows disagree, that has a bid after an ask, or whose id comes twice in its frame.
+    """
+    n = len(order)
+    count = begin = own_levels = 0
+    for i in range(n):
+        if i > begin and (
+            first_id[i] != first_id[i - 1]
+            or last_id[i] != last_id[i - 1]
+            or prev_id[i] != prev_id[i - 1]
+            or ts_recv[i] != ts_recv[i - 1]
+            or ts_event[i] != ts_event[i - 1]
+            or conn[i] != conn[i - 1]
+            or is_snapshot[i] != is_snapshot[i - 1]
+            or (side[i] == BID and side[i - 1] == ASK)
+        ):
+            return -1
+        if price[i] != NO_PRICE:
+            own_levels += 1
+        if not is_last[i]:
+            if i + 1 == n or order[i + 1] != order[i]:
+                return -1
+            continue
+        other = count - 1
+        while other >= 0 and order[ends[other]] == order[i]:
+            if last_id[ends[other]] == last_id[i] != NO_ID:
+                return -1
+            other -= 1
+        ends[count] = i
+        levels[count] = own_levels
+        count += 1
+        begin, own_levels = i + 1, 0
+    return count
 
 
 @kernel(chain)
