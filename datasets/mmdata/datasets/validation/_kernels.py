@@ -358,6 +358,25 @@ def add_minutes(
 
 
 @kernel(chain)
+def find_equal(ids: Ints, asked: Ints, begins: Ints, counts: Ints) -> None:
+    """Write for each of ``asked`` (m,) where it first stands in ``ids`` (ascending), and how often."""
+    n = len(ids)
+    begin = end = 0
+    for i in range(len(asked)):
+        if i > 0 and asked[i] < asked[i - 1]:
+            begin = end = np.searchsorted(ids, asked[i])
+        if i == 0 or asked[i] != asked[i - 1]:
+            begin = end
+            while begin < n and ids[begin] < asked[i]:
+                begin += 1
+            end = begin
+            while end < n and ids[end] == asked[i]:
+                end += 1
+        begins[i] = begin
+        counts[i] = end - begin
+
+
+@kernel(chain)
 def outside(
     times: Ints,
     order: Ints,

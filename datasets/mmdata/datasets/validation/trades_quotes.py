@@ -137,15 +137,16 @@ class TradesAndQuotes:
 
     def take_quotes(self, rows: Columns, walked: Walked, *, is_tainted: bool) -> None:
         """Take rows of `bbo` and the book around them."""
-        order, times = rows["order"].astype(np.int64), rows["ts_recv"].astype(np.int64)
-        count_days(self._seen.quotes, times)
-        self._arrive("bbo", order, times, rows["ts_event"].astype(np.int64))
-        touch = np.column_stack([rows[name] for name in ("bid_price", "bid_size", "ask_price", "ask_size")])
-        quotes = Told(order, times, rows["last_id"].astype(np.int64), touch.astype(np.int64))
-        crossed = (touch[:, 0] != NO_PRICE) & (touch[:, 2] != NO_PRICE) & (touch[:, 0] > touch[:, 2])
-        for at in np.flatnonzero(crossed).tolist():
-            self._tell_quote(quotes, at, "is crossed in itself: it cannot be the exchange's")
-        compared, unequal = self._quote_checks.take(walked, quotes.at(~crossed))
+        touch = (rows[name] for name in ("bid_price", "bid_size", "ask_price", "ask_size"))
+        quotes = Told(rows["order"], rows["ts_recv"], rows["last_id"], *touch)
+        count_days(self._seen.quotes, quotes.ts_recv)
+        self._arrive("bbo", quotes.order, quotes.ts_recv, rows["ts_event"])
+        crossed = (quotes.bid_price > quotes.ask_price) & (quotes.ask_price != NO_PRICE)
+        if crossed.any():
+            for at in np.flatnonzero(crossed).tolist():
+                self._tell_quote(quotes, at, "is crossed in itself: it cannot be the exchange's")
+            quotes = quotes.at(~crossed)
+        compared, unequal = self._quote_checks.take(walked, quotes)
         count_days(self._seen.bbo_compared, compared.ts_recv)
         count_days(self._seen.bbo_unequal, unequal.ts_recv)
         for at in range(len(unequal.order)) if not is_tainted else ():
