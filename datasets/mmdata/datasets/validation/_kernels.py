@@ -14,6 +14,7 @@ from mmdata.datasets import chain
 from mmdata.datasets._kernel import ASK, BID, DIFF, GAP, GAP_OPEN, NO_PRICE, REPLACE, SESSION, SPLICE
 from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
 from mmdata.datasets.jit import kernel
+from mmdata.datasets.market import FRAME_BITS, NO_TIME
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -312,6 +313,11 @@ def _step(
     return count + 1
 
 
+def new_clocks() -> Ints:
+    """Return the state of a channel's clocks before its first row."""
+    return np.array([NO_ROW, 0, NO_ROW, 0], np.int64)
+
+
 def new_chain() -> Ints:
     """Return the state of a chain of book messages before its first."""
     state = np.full(CHAIN_STATE, NO_ID)
@@ -355,6 +361,59 @@ def add_minutes(
                 minutes[minute, BID_SIZE] += span * tops[i - 1, 2]
                 minutes[minute, ASK_SIZE] += span * tops[i - 1, 4]
             begin = until
+
+
+# State of a channel's clocks: place and receive time of its last row, and place and event time of the last
+# row that has one. NO_ROW: there was none.
+LAST_ORDER, LAST_RECV, LAST_EVENT_ORDER, LAST_EVENT = range(4)
+CLOCK_STATE = 4
+NO_ROW = -1
+
+# Columns of a notable row: what is notable, the place before it, its own place, receive time before, its own
+# receive time, by how much a clock is behind the one before.
+NOTE_WHAT, NOTE_BEFORE, NOTE_ORDER, NOTE_SINCE, NOTE_RECV, NOTE_BY = range(6)
+NOTE_WIDTH = 6
+RECV_BACK, PAUSED, EVENT_BACK = range(3)
+
+
+@kernel(chain)
+def watch_clocks(
+    silence: int, back: int, state: Ints, found: Ints, order: Ints, ts_recv: Ints, ts_event: Ints
+) -> int:
+    """Write the rows whose clocks are behind those before, or that follow a pause, into ``found``.
+
+    Rows are (n,), ``found`` is (2n, 6); return how many are written. Rows of two sessions are not compared;
+    the receive clock steps back at all, that of the events by more than ``back`` ns.
+    """
+    count = 0
+    for i in range(len(order)):
+        rank = order[i] >> FRAME_BITS
+        if state[LAST_ORDER] != NO_ROW and state[LAST_ORDER] >> FRAME_BITS == rank:
+            span = ts_recv[i] - state[LAST_RECV]
+            if span < 0 or span > silence:
+                found[count, NOTE_WHAT] = RECV_BACK if span < 0 else PAUSED
+                found[count, NOTE_BEFORE] = state[LAST_ORDER]
+                found[count, NOTE_ORDER] = order[i]
+                found[count, NOTE_SINCE] = state[LAST_RECV]
+                found[count, NOTE_RECV] = ts_recv[i]
+                found[count, NOTE_BY] = -span
+                count += 1
+        state[LAST_ORDER] = order[i]
+        state[LAST_RECV] = ts_recv[i]
+        if ts_event[i] == NO_TIME:
+            continue
+        by = state[LAST_EVENT] - ts_event[i]
+        if state[LAST_EVENT_ORDER] != NO_ROW and state[LAST_EVENT_ORDER] >> FRAME_BITS == rank and by > back:
+            found[count, NOTE_WHAT] = EVENT_BACK
+            found[count, NOTE_BEFORE] = state[LAST_EVENT_ORDER]
+            found[count, NOTE_ORDER] = order[i]
+            found[count, NOTE_SINCE] = state[LAST_EVENT]
+            found[count, NOTE_RECV] = ts_recv[i]
+            found[count, NOTE_BY] = by
+            count += 1
+        state[LAST_EVENT_ORDER] = order[i]
+        state[LAST_EVENT] = ts_event[i]
+    return count
 
 
 @kernel(chain)
