@@ -68,6 +68,33 @@ def read_only(*columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 @kernel(chain)
+def is_orderly(first: int, begin: int, end: int, order: Ints, ts_recv: Ints) -> bool:
+    """Tell whether places (n,) ascend from ``first`` on, and arrivals lie within ``begin`` and ``end``."""
+    for i in range(len(order)):
+        if order[i] < first or ts_recv[i] < begin or ts_recv[i] >= end:
+            return False
+        first = order[i]
+    return True
+
+
+@kernel(chain)
+def copy_whole(values: Ints, step: int, least: int, missing: int, copy: Ints) -> bool:
+    """Copy ``values`` (n,); tell whether each is a multiple of ``step`` from ``least`` on, or ``missing``.
+
+    False may be said of values beyond 53 bits that are.
+    """
+    # The nearest multiple by a product: a division of integers costs more than all the rest.
+    inverse = 1.0 / step
+    is_whole = True
+    for i in range(len(values)):
+        value = values[i]
+        copy[i] = value
+        nearest = int(value * inverse + 0.5) * step
+        is_whole &= (value >= least and nearest == value) or value == missing
+    return is_whole
+
+
+@kernel(chain)
 def find_messages(
     ends: Ints,
     levels: Ints,
