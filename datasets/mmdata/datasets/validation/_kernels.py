@@ -444,13 +444,16 @@ def watch_clocks(
 
 
 @kernel(chain)
-def find_equal(ids: Ints, asked: Ints, begins: Ints, counts: Ints) -> None:
-    """Write for each of ``asked`` (m,) where it first stands in ``ids`` (ascending), and how often."""
+def find_equal(ids: Ints, asked: Ints, rows: Ints, begins: Ints, counts: Ints) -> int:
+    """Write which of ``asked`` (m,) stand in ``ids`` (ascending), where first and how often; return how many.
+
+    Room for the answer is m in each of the last three.
+    """
     n = len(ids)
-    begin = end = 0
+    found = begin = end = 0
     for i in range(len(asked)):
         if i > 0 and asked[i] < asked[i - 1]:
-            begin = end = np.searchsorted(ids, asked[i])
+            end = np.searchsorted(ids, asked[i])
         if i == 0 or asked[i] != asked[i - 1]:
             begin = end
             while begin < n and ids[begin] < asked[i]:
@@ -458,8 +461,12 @@ def find_equal(ids: Ints, asked: Ints, begins: Ints, counts: Ints) -> None:
             end = begin
             while end < n and ids[end] == asked[i]:
                 end += 1
-        begins[i] = begin
-        counts[i] = end - begin
+        if end > begin:
+            rows[found] = i
+            begins[found] = begin
+            counts[found] = end - begin
+            found += 1
+    return found
 
 
 @kernel(chain)

@@ -61,9 +61,7 @@ class QuoteChecks:
             rows, are_unequal = _compare(books, own)
             compared = compared.with_more(own.at(rows))
             unequal = unequal.with_more(own.at(rows[are_unequal]))
-            waits = np.ones(len(own.ids), np.bool_)
-            waits[rows] = False
-            waiting = waiting.with_more(own.at(np.flatnonzero(waits)[-_HELD:]))
+            waiting = waiting.with_more(own.at(_others(rows, len(own.ids))))
         self._quotes = waiting.at(slice(-_HELD, None))
         self._books = books.at(slice(-_HELD, None))
         return compared, unequal
@@ -73,19 +71,26 @@ def _compare(books: Told, quotes: Told) -> tuple[Ints, Flags]:
     """Return which of the quotes (their places) have the id of a book, and whether they differ from it."""
     ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
     rank = np.arange(len(books.ids)) if ascends else np.argsort(books.ids, kind="stable")
-    begins, counts = np.empty(len(quotes.ids), np.int64), np.empty(len(quotes.ids), np.int64)
+    rows, begins, counts = np.empty((3, len(quotes.ids)), np.int64)
     (asked,) = read_only(quotes.ids)
-    find_equal(books.ids[rank], asked, begins, counts)
-    rows = np.flatnonzero(counts)
-    books_of = rank[begins[rows]]
-    for at in np.flatnonzero(counts[rows] > 1).tolist():
-        begin = begins[rows[at]]
-        candidates = rank[begin : begin + counts[rows[at]]]
+    found = find_equal(books.ids[rank], asked, rows, begins, counts)
+    rows, begins, counts = rows[:found].copy(), begins[:found], counts[:found]
+    books_of = rank[begins]
+    for at in np.flatnonzero(counts > 1).tolist():
+        candidates = rank[begins[at] : begins[at] + counts[at]]
         books_of[at] = candidates[np.abs(books.order[candidates] - quotes.order[rows[at]]).argmin()]
     unequal = np.zeros(len(rows), np.bool_)
     for ours, theirs in zip(books[3:], quotes[3:], strict=True):
         unequal |= ours[books_of] != theirs[rows]
     return rows, unequal
+
+
+def _others(rows: Ints, n: int) -> Ints:
+    """Return the last of ``n`` rows that are not among ``rows`` (ascending), at most ``_HELD``."""
+    begin = max(0, n - len(rows) - _HELD)
+    is_other = np.ones(n - begin, np.bool_)
+    is_other[rows[rows >= begin] - begin] = False
+    return begin + np.flatnonzero(is_other)[-_HELD:]
 
 
 class Prices(NamedTuple):
