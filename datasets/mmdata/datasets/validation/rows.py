@@ -196,13 +196,18 @@ class Decoder:
     def _is_sound(self, columns: Columns, batch: Batch) -> bool:
         """Put prices and sizes into arrays of their own; tell, at that, whether all checks find nothing.
 
-        False may be said of sound rows, too: where the tick changes, or a value is beyond 53 bits.
+        False may be said of sound rows, too: where the tick changes, a value is beyond 53 bits, or the
+        sessions of a file do not follow one another.
         """
         order, begin = columns["order"], to_ns(batch.piece.partition.date)
         own = [self.ranks[name] for name in batch.piece.sessions]
         first = max(self._ends.get(_key(batch), -1), own[0] << FRAME_BITS | batch.piece.after + 1)
-        is_sound = is_orderly(first, begin, begin + DAY_NS, *read_only(order, columns["ts_recv"]))
-        is_sound = is_sound and not columns["strange"].any() and bool(np.isin(columns["session"], own).all())
+        is_sound = (
+            is_orderly(first, begin, begin + DAY_NS, *read_only(order, columns["ts_recv"]))
+            and own == [*range(own[0], own[0] + len(own))]
+            and order[-1] >> FRAME_BITS <= own[-1]
+            and not columns["strange"].any()
+        )
         tick, lot = (self.grid.at(order, of) for of in (TICK, LOT))
         for price, size in self._pairs:
             for name, step, least, missing in ((price, tick, 1, NO_PRICE), (size, lot, 0, 0)):
