@@ -100,6 +100,8 @@ class SymbolStream:
         self._walk = BookWalk(self.chain)
         self._chain = BookChain(self.chain)
         self._marks = self._event_marks()
+        self._seen_ahead = -1
+        """Up to here the snapshots were looked at already, ahead of their step."""
 
     # --- what is there
 
@@ -244,7 +246,7 @@ class SymbolStream:
         tell_faults(faults, step["depth"], self.teller)
         snapshots = snapshots_of(joined(step["snapshots"]))
         self._check_snapshots(snapshots)
-        looks.note_audits(snapshots, snapshots_of(snapshots_ahead))
+        looks.note_audits(snapshots, snapshots_of(self._unseen(snapshots_ahead)))
         spliced = np.flatnonzero((snapshots.reason < 2) & (snapshots.messages.last_id != NO_ID))
         splices = picked(snapshots.messages, spliced)
         # Marks have no time of their own: the first wait for a message.
@@ -272,6 +274,13 @@ class SymbolStream:
             joined(step["trades"]), walked, decoders["trades"], is_tainted=is_tainted, is_end=is_end
         )
         rest.take_quotes(joined(step["bbo"]), walked, is_tainted=is_tainted)
+
+    def _unseen(self, snapshots_ahead: Columns) -> Columns:
+        """Return the rows ahead that were not there in an earlier step."""
+        order = snapshots_ahead["order"]
+        new = int(np.searchsorted(order, self._seen_ahead, side="right"))
+        self._seen_ahead = max(self._seen_ahead, int(order[-1])) if len(order) else self._seen_ahead
+        return {name: column[new:] for name, column in snapshots_ahead.items()}
 
     def _marks_until(self, horizon: int, decoder: Decoder) -> tuple[Messages, Messages]:
         until = next((at for at, mark in enumerate(self._marks) if mark[0] >= horizon), len(self._marks))
