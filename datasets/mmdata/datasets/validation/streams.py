@@ -74,7 +74,7 @@ class _Lane:
         self._next = self._pool.submit(self._advance)
         self._ends = [*self._ends[1:], int(found["order"][-1])]
         held = self.buffer.pop() if self.buffer else None
-        self.buffer += [found] if held is None else _whole(held, found)
+        self.buffer += [found] if held is None else whole(held, found)
 
     @property
     def horizon(self) -> int:
@@ -127,7 +127,7 @@ def _split(rows: Columns, order: int) -> tuple[Columns, Columns]:
     }
 
 
-def _whole(before: Columns, behind: Columns) -> list[Columns]:
+def whole(before: Columns, behind: Columns) -> list[Columns]:
     """Return two pieces as pieces that cut no frame; only rows of a frame that lies in both are copied."""
     cut = int(before["order"][-1])
     if behind["order"][0] != cut:
