@@ -143,8 +143,9 @@ def merged(pieces: Sequence[tuple[int, Messages]]) -> Messages:
 
 def _block(messages: Messages, until: Ints, begin: int, end: int) -> Messages:
     """Return the messages ``begin:end``, views; ``until`` (n + 1,) is how many levels are before each."""
-    levels = slice(int(until[begin]), int(until[end]))
-    return Messages(*(column[begin:end] for column in messages[:9]), *(own[levels] for own in messages[9:]))  # type: ignore[arg-type]
+    columns: list[NDArray[Any]] = [column[begin:end] for column in messages[:9]]
+    columns += [column[until[begin] : until[end]] for column in messages[9:]]
+    return Messages(*columns)
 
 
 def picked(messages: Messages, rank: Ints) -> Messages:

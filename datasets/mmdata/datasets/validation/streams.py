@@ -122,9 +122,8 @@ class _Lane:
 def _split(rows: Columns, order: int) -> tuple[Columns, Columns]:
     """Return the rows before the place ``order``, and those from there on; views of them."""
     at = int(np.searchsorted(rows["order"], order))
-    return {name: column[:at] for name, column in rows.items()}, {
-        name: column[at:] for name, column in rows.items()
-    }
+    before = {name: column[:at] for name, column in rows.items()}
+    return before, {name: column[at:] for name, column in rows.items()}
 
 
 def whole(before: Columns, behind: Columns) -> list[Columns]:
