@@ -14,6 +14,7 @@ KERNEL_TESTS = {
     "book": ("tests/unit/test_book_kernel.py", "tests/property/test_book_kernel.py"),
     "export": ("tests/property/test_export_flow.py",),
     "lines": ("tests/unit/test_plain.py",),
+    "validation": ("tests/unit/test_validation_parts.py",),
     "levels": ("tests/unit/test_levels.py", "tests/property/test_levels.py"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmdata.datasets.errors import ConfigError
 from mmdata.datasets.histogram import Histogram
 from mmdata.datasets.market import NO_TIME
 from mmdata.datasets.validation import Thresholds, read_thresholds
+from mmdata.datasets.validation._kernels import copy_whole, find_equal, is_orderly
 from mmdata.datasets.validation.arrivals import MINUTE_NS, Channel, Limits, latency_of
 from mmdata.datasets.validation.audits import Shown, compare, find_message
 from mmdata.datasets.validation.books import marks, merged
@@ -22,6 +24,7 @@ from mmdata.datasets.validation.events import Clock, Event, SessionFacts, contra
 from mmdata.datasets.validation.messages import Messages, book_messages
 from mmdata.datasets.validation.minutes import coverage
 from mmdata.datasets.validation.rows import Units, no_rows
+from mmdata.datasets.validation.streams import whole
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -151,6 +154,43 @@ def test_gap_events_are_matched_by_ids_then_by_place() -> None:
     assert (len(found.unrecorded), len(found.invented)) == (1, 1)
 
 
+# --- rows and quotes
+
+
+def test_rows_are_sound_where_order_date_and_values_are() -> None:
+    order, times = ints(5, 5, 7), ints(10, 12, 11)
+    assert is_orderly(5, 10, 13, order, times)
+    assert not is_orderly(6, 10, 13, order, times)
+    assert not is_orderly(5, 11, 13, order, times)
+    assert not is_orderly(5, 10, 12, order, times)
+    assert not is_orderly(5, 10, 13, order[::-1].copy(), times)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_whole"),
+    [
+        ((20, 40, NO_PRICE), True),
+        ((20, 30), False),
+        ((0,), False),
+        ((-20,), False),
+        ((20 * 2**50 + 1,), False),
+    ],
+)
+def test_values_are_copied_and_seen_to_be_whole(values: tuple[int, ...], is_whole: bool) -> None:
+    every_second = np.repeat(ints(*values), 2)[::2]
+    copy = np.empty(len(values), np.int64)
+    assert copy_whole(every_second, 20, 1, NO_PRICE, copy) == is_whole
+    assert copy.tolist() == [*values]
+
+
+def test_ids_are_found_in_whatever_order_they_are_asked_for() -> None:
+    ids, asked = ints(2, 4, 4, 7, 9), ints(1, 4, 4, 9, 10, 3, 2, 7)
+    rows, begins, counts = np.empty((3, len(asked)), np.int64)
+    found = find_equal(ids, asked, rows, begins, counts)
+    places = [column[:found].tolist() for column in (rows, begins, counts)]
+    assert places == [[1, 2, 3, 6, 7], [1, 1, 4, 0, 3], [2, 2, 1, 1, 1]]
+
+
 # --- messages
 
 
@@ -188,6 +228,20 @@ def test_message_without_levels_is_a_message() -> None:
     rows = depth(*GOOD, (3, 6, -1, NO_PRICE, 0, True))
     found, _ = book_messages(rows)
     assert (found.levels.tolist(), found.price.tolist()) == ([2, 1, 0], [10, 12, 10])
+
+
+def test_pieces_behind_one_another_cut_no_frame() -> None:
+    rows = depth(*GOOD, (3, 7, BID, 9, 1, False), (3, 7, ASK, 13, 1, True), (4, 8, BID, 9, 0, True))
+    for cut in range(1, 6):
+        before, behind = (
+            {name: column[part] for name, column in rows.items()} for part in (slice(cut), slice(cut, None))
+        )
+        pieces = whole(before, behind)
+        assert [row for piece in pieces for row in piece["order"].tolist()] == rows["order"].tolist()
+        assert all(one["order"][-1] < other["order"][0] for one, other in pairwise(pieces))
+        found = merged([(1, book_messages(piece)[0]) for piece in pieces])
+        for own, expected in zip(found, book_messages(rows)[0], strict=True):
+            np.testing.assert_array_equal(own, expected)
 
 
 def test_each_fault_of_a_message_is_told_and_mended() -> None:

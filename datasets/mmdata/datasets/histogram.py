@@ -55,7 +55,7 @@ class Histogram:
         """Count values."""
         if not len(values):
             return
-        least, largest = _count(values, self.above, self.below)
+        least, largest = map(int, _count(values, self.above, self.below))  # uncompiled they are numpy's
         self.least = min(self.least, least)
         self.largest = max(self.largest, largest)
         self.count += len(values)

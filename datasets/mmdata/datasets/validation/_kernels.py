@@ -5,15 +5,19 @@ Compiled; run uncompiled with NUMBA_DISABLE_JIT=1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets import chain
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
+from mmdata.datasets._kernel import ASK, BID, DIFF, GAP, GAP_OPEN, NO_PRICE, REPLACE, SESSION, SPLICE
 from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
 from mmdata.datasets.jit import kernel
+from mmdata.datasets.market import FRAME_BITS, NO_TIME
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # State of a chain of book messages.
 AT = 0  # id of the chain, or NO_ID before its first message
@@ -49,6 +53,98 @@ _MINUTE = 60_000_000_000
 
 _classify = kernel()(chain.classify)
 _bridges = kernel()(chain.bridges)
+
+
+def read_only(*columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return views that cannot be written.
+
+    Columns of Arrow cannot, those that were copied can; for each mixture of the two a kernel that takes many
+    would be compiled anew.
+    """
+    views = tuple(column.view() for column in columns)
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
+@kernel(chain)
+def is_orderly(first: int, begin: int, end: int, order: Ints, ts_recv: Ints) -> bool:
+    """Tell whether places (n,) ascend from ``first`` on, and arrivals lie within ``begin`` and ``end``."""
+    for i in range(len(order)):
+        if order[i] < first or ts_recv[i] < begin or ts_recv[i] >= end:
+            return False
+        first = order[i]
+    return True
+
+
+@kernel(chain)
+def copy_whole(values: Ints, step: int, least: int, missing: int, copy: Ints) -> bool:
+    """Copy ``values`` (n,); tell whether each is a multiple of ``step`` from ``least`` on, or ``missing``.
+
+    False may be said of values beyond 53 bits that are.
+    """
+    # The nearest multiple by a product: a division of integers costs more than all the rest.
+    inverse = 1.0 / step
+    is_whole = True
+    for i in range(len(values)):
+        value = values[i]
+        copy[i] = value
+        nearest = int(value * inverse + 0.5) * step
+        is_whole &= (value >= least and nearest == value) or value == missing
+    return is_whole
+
+
+@kernel(chain)
+def find_messages(
+    ends: Ints,
+    levels: Ints,
+    order: Ints,
+    is_last: Flags,
+    side: NDArray[np.int8],
+    price: Ints,
+    first_id: Ints,
+    last_id: Ints,
+    prev_id: Ints,
+    ts_recv: Ints,
+    ts_event: Ints,
+    conn: Ints,
+    is_snapshot: Flags,
+) -> int:
+    """Write the last row of each message, and how many levels it has; return how many, or -1 for a fault.
+
+    All are (n,), the rows of whole frames. A fault: a message whose frame ends without a row that is last,
+    whose rows disagree, that has a bid after an ask, or whose id comes twice in its frame.
+    """
+    n = len(order)
+    count = begin = own_levels = 0
+    for i in range(n):
+        if i > begin and (
+            first_id[i] != first_id[i - 1]
+            or last_id[i] != last_id[i - 1]
+            or prev_id[i] != prev_id[i - 1]
+            or ts_recv[i] != ts_recv[i - 1]
+            or ts_event[i] != ts_event[i - 1]
+            or conn[i] != conn[i - 1]
+            or is_snapshot[i] != is_snapshot[i - 1]
+            or (side[i] == BID and side[i - 1] == ASK)
+        ):
+            return -1
+        if price[i] != NO_PRICE:
+            own_levels += 1
+        if not is_last[i]:
+            if i + 1 == n or order[i + 1] != order[i]:
+                return -1
+            continue
+        other = count - 1
+        while other >= 0 and order[ends[other]] == order[i]:
+            if last_id[ends[other]] == last_id[i] != NO_ID:
+                return -1
+            other -= 1
+        ends[count] = i
+        levels[count] = own_levels
+        count += 1
+        begin, own_levels = i + 1, 0
+    return count
 
 
 @kernel(chain)
@@ -244,6 +340,11 @@ def _step(
     return count + 1
 
 
+def new_clocks() -> Ints:
+    """Return the state of a channel's clocks before its first row."""
+    return np.array([NO_ROW, 0, NO_ROW, 0], np.int64)
+
+
 def new_chain() -> Ints:
     """Return the state of a chain of book messages before its first."""
     state = np.full(CHAIN_STATE, NO_ID)
@@ -287,6 +388,85 @@ def add_minutes(
                 minutes[minute, BID_SIZE] += span * tops[i - 1, 2]
                 minutes[minute, ASK_SIZE] += span * tops[i - 1, 4]
             begin = until
+
+
+# State of a channel's clocks: place and receive time of its last row, and place and event time of the last
+# row that has one. NO_ROW: there was none.
+LAST_ORDER, LAST_RECV, LAST_EVENT_ORDER, LAST_EVENT = range(4)
+CLOCK_STATE = 4
+NO_ROW = -1
+
+# Columns of a notable row: what is notable, the place before it, its own place, receive time before, its own
+# receive time, by how much a clock is behind the one before.
+NOTE_WHAT, NOTE_BEFORE, NOTE_ORDER, NOTE_SINCE, NOTE_RECV, NOTE_BY = range(6)
+NOTE_WIDTH = 6
+RECV_BACK, PAUSED, EVENT_BACK = range(3)
+
+
+@kernel(chain)
+def watch_clocks(
+    silence: int, back: int, state: Ints, found: Ints, order: Ints, ts_recv: Ints, ts_event: Ints
+) -> int:
+    """Write the rows whose clocks are behind those before, or that follow a pause, into ``found``.
+
+    Rows are (n,), ``found`` is (2n, 6); return how many are written. Rows of two sessions are not compared;
+    the receive clock steps back at all, that of the events by more than ``back`` ns.
+    """
+    count = 0
+    for i in range(len(order)):
+        rank = order[i] >> FRAME_BITS
+        if state[LAST_ORDER] != NO_ROW and state[LAST_ORDER] >> FRAME_BITS == rank:
+            span = ts_recv[i] - state[LAST_RECV]
+            if span < 0 or span > silence:
+                found[count, NOTE_WHAT] = RECV_BACK if span < 0 else PAUSED
+                found[count, NOTE_BEFORE] = state[LAST_ORDER]
+                found[count, NOTE_ORDER] = order[i]
+                found[count, NOTE_SINCE] = state[LAST_RECV]
+                found[count, NOTE_RECV] = ts_recv[i]
+                found[count, NOTE_BY] = -span
+                count += 1
+        state[LAST_ORDER] = order[i]
+        state[LAST_RECV] = ts_recv[i]
+        if ts_event[i] == NO_TIME:
+            continue
+        by = state[LAST_EVENT] - ts_event[i]
+        if state[LAST_EVENT_ORDER] != NO_ROW and state[LAST_EVENT_ORDER] >> FRAME_BITS == rank and by > back:
+            found[count, NOTE_WHAT] = EVENT_BACK
+            found[count, NOTE_BEFORE] = state[LAST_EVENT_ORDER]
+            found[count, NOTE_ORDER] = order[i]
+            found[count, NOTE_SINCE] = state[LAST_EVENT]
+            found[count, NOTE_RECV] = ts_recv[i]
+            found[count, NOTE_BY] = by
+            count += 1
+        state[LAST_EVENT_ORDER] = order[i]
+        state[LAST_EVENT] = ts_event[i]
+    return count
+
+
+@kernel(chain)
+def find_equal(ids: Ints, asked: Ints, rows: Ints, begins: Ints, counts: Ints) -> int:
+    """Write which of ``asked`` (m,) stand in ``ids`` (ascending), where first and how often; return how many.
+
+    Room for the answer is m in each of the last three.
+    """
+    n = len(ids)
+    found = begin = end = 0
+    for i in range(len(asked)):
+        if i > 0 and asked[i] < asked[i - 1]:
+            end = np.searchsorted(ids, asked[i])
+        if i == 0 or asked[i] != asked[i - 1]:
+            begin = end
+            while begin < n and ids[begin] < asked[i]:
+                begin += 1
+            end = begin
+            while end < n and ids[end] == asked[i]:
+                end += 1
+        if end > begin:
+            rows[found] = i
+            begins[found] = begin
+            counts[found] = end - begin
+            found += 1
+    return found
 
 
 @kernel(chain)

@@ -7,16 +7,26 @@ within each minute.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets.histogram import Histogram
-from mmdata.datasets.market import FRAME_BITS, NO_TIME
+from mmdata.datasets.market import NO_TIME
+from mmdata.datasets.validation._kernels import (
+    NOTE_WIDTH,
+    PAUSED,
+    RECV_BACK,
+    new_clocks,
+    read_only,
+    watch_clocks,
+)
 from mmdata.datasets.validation.report import Latency, LatencySeries
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 1440 * MINUTE_NS
@@ -38,6 +48,20 @@ def latency_of(channel: str, counted: Histogram, *, corrected: bool) -> Latency:
     p50, p90, p99, p999 = (counted.quantile(per_mille) for per_mille in (500, 900, 990, 999))
     least, largest, share = counted.least, counted.largest, counted.negative / counted.count
     return Latency(channel, counted.count, least, p50, p90, p99, p999, largest, share, corrected)
+
+
+class Arrived(NamedTuple):
+    """Rows in order; (n,) arrays."""
+
+    order: Ints
+    ts_recv: Ints
+    latency: Ints
+    true: Ints
+    """Latency by the venue's clock."""
+
+    def at(self, rows: slice | Flags) -> Arrived:
+        """Return some of them."""
+        return Arrived(*(column[rows] for column in self))
 
 
 class Step(NamedTuple):
@@ -116,10 +140,9 @@ class Channel:
         self.event_steps: list[Step] = []
         self.pauses: list[Pause] = []
         self._limits = limits
-        self._last: tuple[int, int] | None = None
-        self._last_event: tuple[int, int] | None = None
-        self._held = np.empty((0, 4), np.int64)
-        """Of the minute that is not over: latency, arrival, place, and latency by the venue's clock."""
+        self._clocks = new_clocks()
+        self._held: list[Arrived] = []
+        """Rows of the minute that is not over."""
 
     def take(self, order: Ints, ts_recv: Ints, ts_event: Ints, offset: Ints | None, margin: int) -> None:
         """Take rows in order; ``offset`` is the venue's clock minus ours at each, wrong by ``margin``."""
@@ -139,80 +162,73 @@ class Channel:
                 return
             order, ts_recv, ts_event = order[timed], ts_recv[timed], ts_event[timed]
             offset = None if offset is None else offset[timed]
-        times, raw = ts_recv, ts_recv - ts_event
-        true = raw if offset is None else raw + offset
-        for day, own in by_day(times):
-            found = self._day(day)
-            found.raw.add(raw[own])
+        latency = ts_recv - ts_event
+        rows = Arrived(order, ts_recv, latency, latency if offset is None else latency + offset)
+        earliest = -(self._limits.early + margin)
+        for day, which in by_day(ts_recv):
+            found, own = self._day(day), rows.at(which)
+            found.raw.add(own.latency)
             if offset is not None:
-                found.corrected.add(true[own])
-            early = np.flatnonzero(true[own] < -(self._limits.early + margin))
+                found.corrected.add(own.true)
+            early = np.flatnonzero(own.true < earliest)
             if early.size and found.first_early is None:
-                found.first_early = int(order[own][early[0]]), int(times[own][early[0]])
+                found.first_early = int(own.order[early[0]]), int(own.ts_recv[early[0]])
             found.early += len(early)
-        self._take_minutes(np.column_stack((raw, times, order, true)))
+        self._take_minutes(rows)
 
     def end(self) -> None:
         """Say that no row follows."""
         self._close(self._held)
-        self._held = self._held[:0]
+        self._held = []
 
     def _day(self, day: int) -> DayOfChannel:
-        return self.days.setdefault(day, DayOfChannel())
+        if day not in self.days:
+            self.days[day] = DayOfChannel()
+        return self.days[day]
 
     def _look_at_clocks(self, order: Ints, ts_recv: Ints, ts_event: Ints) -> None:
-        if self._last is not None:
-            order = np.concatenate(([self._last[0]], order))
-            ts_recv = np.concatenate(([self._last[1]], ts_recv))
-        same = order[1:] >> FRAME_BITS == order[:-1] >> FRAME_BITS
-        spans = np.diff(ts_recv)
-        for at in np.flatnonzero(same & (spans < 0)).tolist():
-            step = Step(int(order[at]), int(order[at + 1]), int(ts_recv[at + 1]), -int(spans[at]))
-            self.recv_steps.append(step)
-        for at in np.flatnonzero(same & (spans > self._limits.silence)).tolist():
-            self.pauses.append(Pause(*map(int, (order[at], order[at + 1], ts_recv[at], ts_recv[at + 1]))))
-        self._last = int(order[-1]), int(ts_recv[-1])
-        new = len(ts_event)
-        timed = np.flatnonzero(ts_event != NO_TIME)
-        if not timed.size:
-            return
-        places, events = order[-new:][timed], ts_event[timed]
-        arrivals = ts_recv[-new:][timed]
-        if self._last_event is not None:
-            places = np.concatenate(([self._last_event[0]], places))
-            events = np.concatenate(([self._last_event[1]], events))
-            arrivals = np.concatenate(([0], arrivals))
-        back = (np.diff(events) < -self._limits.event_back) & (
-            places[1:] >> FRAME_BITS == places[:-1] >> FRAME_BITS
-        )
-        for at in np.flatnonzero(back).tolist():
-            by = int(events[at] - events[at + 1])
-            self.event_steps.append(Step(int(places[at]), int(places[at + 1]), int(arrivals[at + 1]), by))
-        self._last_event = int(places[-1]), int(events[-1])
+        found = np.empty((2 * len(order), NOTE_WIDTH), np.int64)
+        limits = (self._limits.silence, self._limits.event_back)
+        seen = read_only(order, ts_recv, ts_event)
+        count = watch_clocks(*limits, self._clocks, found, *seen)
+        for what, before, own, since, when, by in found[:count].tolist():
+            if what == PAUSED:
+                self.pauses.append(Pause(before, own, since, when))
+            else:
+                steps = self.recv_steps if what == RECV_BACK else self.event_steps
+                steps.append(Step(before, own, when, by))
 
-    def _take_minutes(self, rows: Ints) -> None:
-        rows = np.concatenate((self._held, rows))
-        minute = rows[:, 1] // MINUTE_NS
-        edges = np.flatnonzero(np.diff(minute)) + 1
-        for part in np.split(rows[: edges[-1]], edges[:-1]) if edges.size else ():
-            self._close(part)
-        self._held = rows[edges[-1] :] if edges.size else rows
+    def _take_minutes(self, rows: Arrived) -> None:
+        minutes = rows.ts_recv // MINUTE_NS
+        if self._held and self._held[0].ts_recv[0] // MINUTE_NS != minutes[0]:
+            self._close(self._held)
+            self._held = []
+        edges = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
+        for begin, end in pairwise(edges):
+            part = rows.at(slice(begin, end))
+            if end < len(minutes):
+                self._close([*self._held, part])
+                self._held = []
+            else:
+                # A copy: what is kept must not keep the whole chunk.
+                self._held.append(Arrived(*(column.copy() for column in part)))
 
-    def _close(self, rows: Ints) -> None:
+    def _close(self, parts: list[Arrived]) -> None:
         """Take the latencies of a minute that is over."""
-        if not len(rows):
+        if not parts:
             return
-        minute = int(rows[0, 1] // MINUTE_NS)
-        day = self._day(int(rows[0, 1] // DAY_NS))
-        latency = rows[:, 0]
-        n = len(rows)
+        rows = Arrived(*map(np.concatenate, zip(*parts, strict=True)))
+        minute = int(rows.ts_recv[0] // MINUTE_NS)
+        day = self._day(int(rows.ts_recv[0] // DAY_NS))
+        latency = rows.latency
+        n = len(latency)
         places = sorted({min(n - 1, n // 2), min(n - 1, int(0.99 * n))})
         parted = np.partition(latency, places)
         day.begin.append(minute * MINUTE_NS)
         day.count.append(n)
         day.p50.append(int(parted[places[0]]))
         day.p99.append(int(parted[places[-1]]))
-        true = rows[:, 3]
+        true = rows.true
         late = np.flatnonzero(true > self._limits.late)
         if len(late) <= self._limits.late_share * n:
             return
@@ -224,5 +240,5 @@ class Channel:
             run.last = minute
             run.worst = max(run.worst, worst)
             return
-        first = rows[late[0]]
-        day.late.append(LateRun(int(first[2]), int(first[1]), len(late), 1, minute, worst))
+        order, ts_recv = int(rows.order[late[0]]), int(rows.ts_recv[late[0]])
+        day.late.append(LateRun(order, ts_recv, len(late), 1, minute, worst))

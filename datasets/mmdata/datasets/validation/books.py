@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,9 +127,26 @@ def merged(pieces: Sequence[tuple[int, Messages]]) -> Messages:
         return no_messages()
     if len(pieces) == 1:
         return pieces[0][1]
-    joined = _concatenated([piece for _, piece in pieces])
-    at = np.concatenate([np.full(len(piece.kind), at) for at, piece in pieces])
-    return picked(joined, np.lexsort((at, joined.order)))
+    counts = [len(piece.kind) for _, piece in pieces]
+    within = np.repeat([at for at, _ in pieces], counts)
+    rank = np.lexsort((within, np.concatenate([piece.order for _, piece in pieces])))
+    # Levels are many, and few messages stand between those of another piece: they are moved in blocks.
+    of, begins = np.repeat(np.arange(len(pieces)), counts)[rank], np.cumsum([0, *counts])
+    edges = np.flatnonzero((np.diff(rank) != 1) | (np.diff(of) != 0)) + 1
+    until = [np.concatenate(([0], np.cumsum(piece.levels))) for _, piece in pieces]
+    blocks = []
+    for first, end in pairwise([0, *edges.tolist(), len(rank)]):
+        which = int(of[first])
+        begin = int(rank[first] - begins[which])
+        blocks.append(_block(pieces[which][1], until[which], begin, begin + end - first))
+    return _concatenated(blocks)
+
+
+def _block(messages: Messages, until: Ints, begin: int, end: int) -> Messages:
+    """Return the messages ``begin:end``, views; ``until`` (n + 1,) is how many levels are before each."""
+    columns: list[NDArray[Any]] = [column[begin:end] for column in messages[:9]]
+    columns += [column[until[begin] : until[end]] for column in messages[9:]]
+    return Messages(*columns)
 
 
 def picked(messages: Messages, rank: Ints) -> Messages:

@@ -108,8 +108,9 @@ class TradeChains:
             if int(ranks[begin]) != self._session:
                 steps += self.end()
                 self._session = int(ranks[begin])
-            for kind in np.unique(kinds[begin:end]).tolist():
-                own = begin + np.flatnonzero(kinds[begin:end] == kind)
+            here = kinds[begin:end]
+            for kind in (np.flatnonzero(np.bincount(here.astype(np.int64) + 1)) - 1).tolist():
+                own = begin + np.flatnonzero(here == kind)
                 state = self._states.setdefault(kind, new_trades())
                 found = np.empty((2 * len(own) + 1, STEP_WIDTH), np.int64)
                 count = walk_trades(first[own], last[own], order[own], times[own], state, found)

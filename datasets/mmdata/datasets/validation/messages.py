@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import ASK, BID, DIFF, NO_PRICE, REPLACE, SPLICE
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.market import NO_TIME
+from mmdata.datasets.validation._kernels import find_messages, read_only
 from mmdata.datasets.validation.findings import Teller
 from mmdata.datasets.validation.streams import Columns
 
 Ints = NDArray[np.int64]
 _AGREE = ("first_id", "last_id", "prev_id", "ts_recv", "ts_event", "conn", "is_snapshot")
+_SEEN = ("order", "is_last", "side", "price", *_AGREE)
 
 
 class Messages(NamedTuple):
@@ -55,11 +58,12 @@ def book_messages(rows: Columns) -> tuple[Messages, Faults]:
     A message ends at its row marked ``is_last``, or with its frame. What is marked as last too early is
     joined again, a copy is left out, and where rows disagree most of them are believed.
     """
-    order, is_last = rows["order"].astype(np.int64, copy=False), rows["is_last"].astype(np.bool_, copy=False)
-    n = len(order)
-    if not n:
-        none = np.empty(0, np.int64)
-        return _messages(rows, none, none), Faults(none, none, none, none, none)
+    order, is_last = rows["order"], rows["is_last"]
+    none = np.empty(0, np.int64)
+    ends, levels = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    count = find_messages(ends, levels, *read_only(*(rows[name] for name in _SEEN)))
+    if count >= 0:
+        return _messages(rows, ends[:count], levels[:count].copy()), Faults(none, none, none, none, none)
     ends_frame = np.concatenate((order[1:] != order[:-1], [True]))
     ends = np.flatnonzero(is_last | ends_frame)
     begins = np.concatenate(([0], ends[:-1] + 1))
@@ -74,7 +78,8 @@ def book_messages(rows: Columns) -> tuple[Messages, Faults]:
     falls = inside[1:] & (side[1:] == BID) & (side[:-1] == ASK)
     at = np.unique(np.searchsorted(ends, np.flatnonzero(falls) + 1)) if falls.any() else np.empty(0, np.int64)
     faults = Faults(unended, twice, order[ends[differing]], order[ends[at]], copies)
-    return _messages(rows, begins, ends), faults
+    until = np.concatenate(([0], np.cumsum(rows["price"] != NO_PRICE)))
+    return _messages(rows, ends, until[ends + 1] - until[begins]), faults
 
 
 def _rejoined(rows: Columns, begins: Ints, ends: Ints) -> tuple[Columns, Ints, Ints, Ints, Ints]:
@@ -156,15 +161,12 @@ def _by_majority(rows: Columns, begins: Ints, ends: Ints) -> Columns:
     return rows
 
 
-def _messages(rows: Columns, begins: Ints, ends: Ints) -> Messages:
-    levels = rows["price"] != NO_PRICE
-    if levels.all():
-        count = ends + 1 - begins
-        side, price, size = rows["side"], rows["price"], rows["size"]
-    else:
-        until = np.concatenate(([0], np.cumsum(levels)))
-        count = until[ends + 1] - until[begins]
-        side, price, size = (rows[name][levels] for name in ("side", "price", "size"))
+def _messages(rows: Columns, ends: Ints, counts: Ints) -> Messages:
+    """Return the messages that end at the rows ``ends``, of as many levels as ``counts`` say."""
+    side, price, size = rows["side"], rows["price"], rows["size"]
+    if counts.sum() < len(price):
+        levels = price != NO_PRICE
+        side, price, size = side[levels], price[levels], size[levels]
     replaces = rows["is_snapshot"][ends].astype(np.bool_)
     return Messages(
         np.where(replaces, REPLACE, DIFF).astype(np.uint8),
@@ -175,32 +177,33 @@ def _messages(rows: Columns, begins: Ints, ends: Ints) -> Messages:
         rows["last_id"][ends],
         rows["prev_id"][ends],
         rows["checksum"][ends],
-        count.astype(np.int64),
+        counts,
         side,
         price,
         size,
     )
 
 
-def tell_faults(faults: Faults, rows: Columns, teller: Teller) -> None:
-    """Put a sentence to each message that is wrong."""
-    for places, check, what in (
-        (faults.unended, "message", "has no row marked is_last: who reads by is_last joins it with the next"),
-        (
-            faults.ended_twice,
-            "message",
-            "has more than one row marked is_last: who reads by is_last sees a book half changed",
-        ),
-        (faults.differing, "message", "has rows that differ in ids, times or other fields of the message"),
-        (faults.unsorted, "message", "has a bid after an ask: its rows are not in the order of the table"),
-        (faults.copies, "duplicate", "stands twice: counts of changes are wrong"),
-    ):
-        for order in places.tolist():
-            at = int(np.searchsorted(rows["order"], order))
-            when, last_id = int(rows["ts_recv"][at]), int(rows["last_id"][at])
-            teller.tell(
-                "error", check, f"a book message {what}", order, id=last_id, ts_recv=when, table="depth"
-            )
+_WRONG = (
+    ("message", "has no row marked is_last: who reads by is_last joins it with the next"),
+    ("message", "has more than one row marked is_last: who reads by is_last sees a book half changed"),
+    ("message", "has rows that differ in ids, times or other fields of the message"),
+    ("message", "has a bid after an ask: its rows are not in the order of the table"),
+    ("duplicate", "stands twice: counts of changes are wrong"),
+)
+"""Check and sentence of each of the `Faults`."""
+
+
+def tell_faults(faults: Sequence[Faults], pieces: Sequence[Columns], teller: Teller) -> None:
+    """Put a sentence to each message that is wrong; ``pieces`` are the rows that the faults are of."""
+    for which, (check, what) in enumerate(_WRONG):
+        for own, rows in zip(faults, pieces, strict=True):
+            for order in own[which].tolist():
+                at = int(np.searchsorted(rows["order"], order))
+                when, last_id = int(rows["ts_recv"][at]), int(rows["last_id"][at])
+                teller.tell(
+                    "error", check, f"a book message {what}", order, id=last_id, ts_recv=when, table="depth"
+                )
 
 
 class Snapshots(NamedTuple):

@@ -24,6 +24,7 @@ from mmdata.datasets.layout import date_name
 from mmdata.datasets.market import FRAME_BITS, NO_TIME
 from mmdata.datasets.schema import NARROW
 from mmdata.datasets.times import to_ns
+from mmdata.datasets.validation._kernels import copy_whole, is_orderly, read_only
 from mmdata.datasets.validation.findings import Findings, Place
 from mmdata.datasets.validation.report import Severity
 from mmdata.datasets.validation.streams import Batch, Columns
@@ -111,6 +112,8 @@ def grid_of(told: Sequence[Instrument], units: Units) -> Grid:
 
 def numbers(column: pa.Array, null: int) -> Ints:
     """Return integers or times as int64, ``null`` where there is none."""
+    if column.null_count == len(column):
+        return np.full(len(column), null)
     if not pa.types.is_int64(column.type):
         column = column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column.cast(pa.int64())
     if column.null_count:
@@ -130,12 +133,15 @@ def codes(column: pa.Array, words: Sequence[str]) -> NDArray[np.int8]:
 
 
 def exact(column: pa.Array, unit: Decimal, null: int) -> Ints:
-    """Return decimals as whole multiples of ``unit``, ``null`` for null. DatasetError: one does not fit."""
+    """Return decimals as whole multiples of ``unit``, ``null`` for null. DatasetError: one does not fit.
+
+    Where there is nothing to compute they are a view of the column: every second word of it.
+    """
     if column.type == NARROW and unit == NARROW_UNIT:
         words = np.frombuffer(column.buffers()[1], np.int64)
         values = words[2 * column.offset : 2 * (column.offset + len(column)) : 2]
         if not column.null_count:
-            return values.copy()
+            return values
         return np.where(np.asarray(column.is_valid()), values, null)
     whole = np.full(len(column), null, np.int64)
     found, _ = in_units(pa.chunked_array([column]), unit)
@@ -164,28 +170,75 @@ class Decoder:
 
     def __call__(self, batch: Batch) -> Columns:
         """Decode a batch; its rows come back in the order of their frames."""
-        rows = batch.rows
-        session = codes_of_sessions(rows.column("session"), self.ranks)
-        frame = numbers(rows.column("frame"), 0)
-        columns: Columns = {
-            "order": (session << FRAME_BITS) | frame,
-            "row": np.arange(batch.first_row, batch.first_row + rows.num_rows),
-            "ts_recv": numbers(rows.column("ts_recv"), NO_TIME),
-            "ts_event": numbers(rows.column("ts_event"), NO_TIME),
-        }
-        columns |= _VALUES[self.table](rows, self.units)
-        columns["strange"] = strange_words(rows, self.table)
-        columns = self._own(columns, session, batch)
-        columns = self._known(columns, batch)
-        columns = self._in_order(columns, batch)
+        columns = self._decoded(batch)
+        if self._is_sound(columns, batch):
+            self._ends[_key(batch)] = int(columns["order"][-1])
+        else:
+            columns = self._checked(columns, batch)
+        del columns["session"], columns["strange"]
         if batch.piece.broken_before and batch.first_row == batch.piece.offset and len(columns["order"]):
             self.breaks.append(int(columns["order"][0]))
         is_end = batch.first_row + batch.rows.num_rows == batch.piece.offset + batch.piece.rows
         if batch.piece.broken_after and is_end and len(columns["order"]):
             self.breaks.append(int(columns["order"][-1]) + 1)
+        return columns
+
+    def _decoded(self, batch: Batch) -> Columns:
+        rows = batch.rows
+        ranks = codes_of_sessions(rows.column("session"), self.ranks)
+        order = (ranks << FRAME_BITS) | numbers(rows.column("frame"), 0)
+        return {
+            "session": np.broadcast_to(ranks, order.shape),
+            "order": order,
+            "ts_recv": numbers(rows.column("ts_recv"), NO_TIME),
+            "ts_event": numbers(rows.column("ts_event"), NO_TIME),
+            **_VALUES[self.table](rows, self.units),
+            "strange": strange_words(rows, self.table),
+        }
+
+    def _is_sound(self, columns: Columns, batch: Batch) -> bool:
+        """Put prices and sizes into arrays of their own; tell, at that, whether all checks find nothing.
+
+        False may be said of sound rows, too: where the tick changes, a value is beyond 53 bits, or the
+        sessions of a file do not follow one another.
+        """
+        order, begin = columns["order"], to_ns(batch.piece.partition.date)
+        own = [self.ranks[name] for name in batch.piece.sessions]
+        first = max(self._ends.get(_key(batch), -1), own[0] << FRAME_BITS | batch.piece.after + 1)
+        is_sound = (
+            is_orderly(first, begin, begin + DAY_NS, *read_only(order, columns["ts_recv"]))
+            and own == [*range(own[0], own[0] + len(own))]
+            and order[-1] >> FRAME_BITS <= own[-1]
+            and not columns["strange"].any()
+        )
+        tick, lot = (self.grid.at(order, of) for of in (TICK, LOT))
+        for price, size in self._pairs:
+            for name, step, least, missing in ((price, tick, 1, NO_PRICE), (size, lot, 0, 0)):
+                values = np.empty(len(order), np.int64)
+                unit = step if isinstance(step, int) and step else 1
+                is_fine = copy_whole(columns[name], unit, least, missing, values)
+                columns[name] = values
+                is_sound = is_sound and is_fine and isinstance(step, int)
+        return is_sound
+
+    @property
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        """Names of columns of prices, and those of the sizes there."""
+        return (
+            (("bid_price", "bid_size"), ("ask_price", "ask_size"))
+            if self.table == "bbo"
+            else (("price", "size"),)
+        )
+
+    def _checked(self, columns: Columns, batch: Batch) -> Columns:
+        """Make findings of what is wrong; return the rows that are left, in order."""
+        columns["row"] = np.arange(batch.first_row, batch.first_row + batch.rows.num_rows)
+        columns = self._own(columns, batch)
+        columns = self._known(columns, batch)
+        columns = self._in_order(columns, batch)
         self._check_date(columns, batch)
         self._check_values(columns, batch)
-        del columns["row"], columns["strange"]
+        del columns["row"]
         return columns
 
     def _tell(
@@ -214,8 +267,9 @@ class Decoder:
             severity, check, sentence, place, count=count, table=self.table
         )
 
-    def _own(self, columns: Columns, session: Ints, batch: Batch) -> Columns:
+    def _own(self, columns: Columns, batch: Batch) -> Columns:
         """Leave out rows of sessions that the file is not of, and rows that are there already."""
+        session = columns["session"]
         expected = [self.ranks[name] for name in batch.piece.sessions]
         strange = (
             session != expected[0] if len(expected) == 1 else ~np.isin(session, np.array(expected, np.int64))
@@ -265,7 +319,7 @@ class Decoder:
         order = columns["order"]
         if not len(order):
             return columns
-        key = (str(batch.piece.path), batch.piece.offset)
+        key = _key(batch)
         before = np.concatenate(([self._ends.get(key, -1)], order[:-1]))
         back = np.flatnonzero(order < before)
         self._ends[key] = int(order.max())
@@ -309,12 +363,8 @@ class Decoder:
             events[first:end] = NO_TIME
 
     def _check_values(self, columns: Columns, batch: Batch) -> None:
-        pairs = [("price", "size")]
-        if self.table == "bbo":
-            pairs = [("bid_price", "bid_size"), ("ask_price", "ask_size")]
-        tick = self.grid.at(columns["order"].astype(np.int64), TICK)
-        lot = self.grid.at(columns["order"].astype(np.int64), LOT)
-        for price_name, size_name in pairs:
+        tick, lot = (self.grid.at(columns["order"], of) for of in (TICK, LOT))
+        for price_name, size_name in self._pairs:
             price, size = columns[price_name], columns[size_name]
             is_there = price != NO_PRICE
             wrong: tuple[tuple[Severity, str, str, str, Flags], ...] = (
@@ -341,6 +391,10 @@ class Decoder:
                 columns[size_name] = np.abs(size)
 
 
+def _key(batch: Batch) -> tuple[str, int]:
+    return str(batch.piece.path), batch.piece.offset
+
+
 def _off(values: NDArray[np.generic], step: Ints | int) -> Flags:
     if isinstance(step, int) and step in (0, 1):
         return np.zeros(len(values), np.bool_)
@@ -348,10 +402,15 @@ def _off(values: NDArray[np.generic], step: Ints | int) -> Flags:
 
 
 def codes_of_sessions(column: pa.Array, ranks: dict[str, int]) -> Ints:
-    """Return the rank of each row's session; one that is not known gets a rank beyond all."""
+    """Return the rank of each row's session, or of all of them in an array of one.
+
+    A session that is not known gets a rank beyond all.
+    """
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     mapped = np.array([ranks.get(name, len(ranks)) for name in column.dictionary.to_pylist()], np.int64)
+    if len(mapped) == 1 and not column.null_count:
+        return mapped
     return np.asarray(mapped[column.indices.to_numpy(zero_copy_only=False)])
 
 

@@ -60,7 +60,9 @@ class _Lane:
         self._ends = [-1] * (margin + 1)
         self._batches = self._read()
         self._next: Future[Columns | None] = pool.submit(self._advance)
-        self.buffer: Columns | None = None
+        self.buffer: list[Columns] = []
+        """Pieces behind one another that were not taken yet, none of them empty; only the last one can lack
+        rows of its last frame."""
         self.is_done = False
 
     def load(self) -> None:
@@ -71,27 +73,22 @@ class _Lane:
             return
         self._next = self._pool.submit(self._advance)
         self._ends = [*self._ends[1:], int(found["order"][-1])]
-        if self.buffer is None or not len(self.buffer["order"]):
-            self.buffer = found
-        else:
-            held = self.buffer
-            self.buffer = {name: np.concatenate((held[name], found[name])) for name in held}
+        held = self.buffer.pop() if self.buffer else None
+        self.buffer += [found] if held is None else whole(held, found)
 
     @property
     def horizon(self) -> int:
         """Everything before this place is in the buffer, or was taken."""
         return EVERYTHING if self.is_done else self._ends[0]
 
-    def take(self, horizon: int) -> Columns | None:
-        """Take what lies before ``horizon`` out of the buffer."""
-        if self.buffer is None:
-            return None
-        if horizon == EVERYTHING:
-            taken, self.buffer = self.buffer, None
-            return taken
-        n = int(np.searchsorted(self.buffer["order"], horizon))
-        taken = {name: column[:n] for name, column in self.buffer.items()}
-        self.buffer = {name: column[n:] for name, column in self.buffer.items()}
+    def take(self, horizon: int) -> list[Columns]:
+        """Take what lies before ``horizon`` out of the buffer, in pieces."""
+        taken: list[Columns] = []
+        while self.buffer and self.buffer[0]["order"][0] < horizon:
+            before, behind = _split(self.buffer.pop(0), horizon)
+            taken.append(before)
+            if len(behind["order"]):
+                self.buffer.insert(0, behind)
         return taken
 
     def _advance(self) -> Columns | None:
@@ -110,8 +107,9 @@ class _Lane:
                     columns = self._decode(batch)
                     if not len(columns["order"]):
                         continue
-                    # Rows that come too late are a finding already; here they follow what came before.
-                    columns["order"] = np.maximum(columns["order"], last)
+                    if columns["order"][0] < last:
+                        # Rows that come too late are a finding already; here they follow what came before.
+                        columns["order"] = np.maximum(columns["order"], last)
                     last = int(columns["order"][-1])
                     yield columns
             except FileNotFoundError as error:
@@ -119,6 +117,30 @@ class _Lane:
             except (pa.ArrowException, OSError) as error:
                 self._damaged(piece, at, error)
                 is_broken = True
+
+
+def _split(rows: Columns, order: int) -> tuple[Columns, Columns]:
+    """Return the rows before the place ``order``, and those from there on; views of them."""
+    at = int(np.searchsorted(rows["order"], order))
+    before = {name: column[:at] for name, column in rows.items()}
+    return before, {name: column[at:] for name, column in rows.items()}
+
+
+def whole(before: Columns, behind: Columns) -> list[Columns]:
+    """Return two pieces as pieces that cut no frame; only rows of a frame that lies in both are copied."""
+    cut = int(before["order"][-1])
+    if behind["order"][0] != cut:
+        return [before, behind]
+    before, begun = _split(before, cut)
+    ended, behind = _split(behind, cut + 1)
+    return [rows for rows in (before, joined([begun, ended]), behind) if len(rows["order"])]
+
+
+def joined(pieces: Sequence[Columns]) -> Columns:
+    """Return pieces, of which there is at least one, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([rows[name] for rows in pieces]) for name in pieces[0]}
 
 
 def batches(piece: Piece, columns: Sequence[str], size: int) -> Iterator[Batch]:
@@ -142,28 +164,24 @@ class Stream:
         self.lanes = lanes
         self._empty = empty
 
-    def take(self, horizon: int) -> Columns:
-        """Take the rows before ``horizon``."""
-        taken = [rows for lane in self.lanes if (rows := lane.take(horizon)) is not None]
-        taken = [rows for rows in taken if len(rows["order"])]
-        if not taken:
-            return self._empty
-        if len(taken) == 1:
-            return taken[0]
-        joined = {name: np.concatenate([rows[name] for rows in taken]) for name in taken[0]}
-        rank = np.argsort(joined["order"], kind="stable")
-        return {name: column[rank] for name, column in joined.items()}
+    def take(self, horizon: int) -> list[Columns]:
+        """Take the rows before ``horizon``: pieces of whole frames behind one another, at least one."""
+        taken = [pieces for lane in self.lanes if (pieces := lane.take(horizon))]
+        if len(taken) < 2:
+            return taken[0] if taken else [self._empty]
+        rows = joined([rows for pieces in taken for rows in pieces])
+        rank = np.argsort(rows["order"], kind="stable")
+        return [{name: column[rank] for name, column in rows.items()}]
 
     def ahead(self) -> Columns:
         """Return the rows that are read and not taken yet, whole frames only."""
-        held = [rows for lane in self.lanes if (rows := lane.buffer) is not None and len(rows["order"])]
+        held = [lane.buffer for lane in self.lanes if lane.buffer]
         if len(held) != 1:
             return self._empty
-        [rows] = held
-        whole = len(rows["order"])
-        if not all(lane.is_done for lane in self.lanes):
-            whole = int(np.searchsorted(rows["order"], rows["order"][-1]))
-        return {name: column[:whole] for name, column in rows.items()}
+        rows = joined(held[0])
+        if all(lane.is_done for lane in self.lanes):
+            return rows
+        return _split(rows, int(rows["order"][-1]))[0]
 
 
 class Source(NamedTuple):
@@ -181,11 +199,12 @@ class Source(NamedTuple):
 
 def steps(
     sources: Mapping[str, Source], findings: Findings, damaged: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Columns]]]:
-    """Stream tables side by side: each step has all rows of all tables before a place, and the place.
+) -> Iterator[tuple[int, dict[str, list[Columns]], dict[str, Columns]]]:
+    """Stream tables side by side: each step has a place, and all rows of all tables before it.
 
-    Frames are never cut. Under ``<table>.ahead`` lie rows that are read already, but belong to later steps.
-    ``damaged`` is called with the name of a table when a file of it turns out to be.
+    A table's rows come in pieces behind one another, at least one; frames are never cut. Third are the rows
+    that are read already, but belong to later steps, of the tables that have a margin. ``damaged`` is called
+    with the name of a table when a file of it turns out to be.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(sources))) as pool:
         streams = {}
@@ -218,4 +237,4 @@ def steps(
                     lane.load()
             horizon = min((lane.horizon for lane in everyone), default=EVERYTHING)
             step = {table: stream.take(horizon) for table, stream in streams.items()}
-            yield horizon, step | {f"{table}.ahead": stream.ahead() for table, stream in streams.items()}
+            yield horizon, step, {table: streams[table].ahead() for table in sources if sources[table].margin}

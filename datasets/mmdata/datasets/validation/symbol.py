@@ -41,7 +41,7 @@ from mmdata.datasets.validation.messages import (
 from mmdata.datasets.validation.minutes import BookMinutes
 from mmdata.datasets.validation.rows import READ, Decoder, Units, grid_of, no_rows
 from mmdata.datasets.validation.seen import Seen
-from mmdata.datasets.validation.streams import Columns, Source, batches, steps
+from mmdata.datasets.validation.streams import Columns, Source, batches, joined, steps
 from mmdata.datasets.validation.thresholds import Thresholds
 from mmdata.datasets.validation.trades_quotes import TradesAndQuotes
 from mmdata.datasets.validation.validity import BookTimes
@@ -100,6 +100,8 @@ class SymbolStream:
         self.minutes = BookMinutes()
         self._chain = BookChain(self.chain)
         self._marks = self._event_marks()
+        self._seen_ahead = -1
+        """Up to here the snapshots were looked at already, ahead of their step."""
 
     # --- what is there
 
@@ -191,8 +193,8 @@ class SymbolStream:
         looks = BookLooks(*shared, self.chain, self.units, self.thresholds)
         times = BookTimes(*shared, self.units, self.thresholds.bridge_s)
         rest = TradesAndQuotes(self.exchange, *shared, self.units, self.thresholds, self._take_arrivals)
-        for horizon, step in steps(sources, self.findings, self.damaged.add):
-            self._take(horizon, step, decoders, looks, times, rest)
+        for horizon, step, ahead in steps(sources, self.findings, self.damaged.add):
+            self._take(horizon, step, ahead["snapshots"], decoders, looks, times, rest)
         times.end(is_tainted=looks.is_tainted)
         looks.end()
         rest.end()
@@ -233,25 +235,27 @@ class SymbolStream:
     def _take(
         self,
         horizon: int,
-        step: dict[str, Columns],
+        step: dict[str, list[Columns]],
+        snapshots_ahead: Columns,
         decoders: dict[str, Decoder],
         looks: BookLooks,
         times: BookTimes,
         rest: TradesAndQuotes,
     ) -> None:
         """Take the rows of all tables up to the place ``horizon``."""
-        rows, faults = book_messages(step["depth"])
+        pieces, faults = zip(*map(book_messages, step["depth"]), strict=True)
         tell_faults(faults, step["depth"], self.teller)
-        snapshots = snapshots_of(step["snapshots"])
+        snapshots = snapshots_of(joined(step["snapshots"]))
         self._check_snapshots(snapshots)
-        looks.note_audits(snapshots, snapshots_of(step["snapshots.ahead"]))
+        looks.note_audits(snapshots, snapshots_of(self._unseen(snapshots_ahead)))
         spliced = np.flatnonzero((snapshots.reason < 2) & (snapshots.messages.last_id != NO_ID))
         splices = picked(snapshots.messages, spliced)
         # Marks have no time of their own: the first wait for a message.
-        is_begun = times.last is not None or len(rows.kind) > 0 or len(splices.kind) > 0
+        is_begun = times.last is not None or any(len(own.kind) for own in (*pieces, splices))
         before, after = self._marks_until(horizon if is_begun else -1, decoders["depth"])
         messages = _timed(
-            merged([(WITHIN, rows), (WITHIN, splices), (BEFORE, before), (AFTER, after)]), times.last
+            merged([*((WITHIN, own) for own in (*pieces, splices)), (BEFORE, before), (AFTER, after)]),
+            times.last,
         )
         # The time between two sessions is of neither.
         ranks = np.where(messages.kind == SESSION, -1, messages.order >> FRAME_BITS)
@@ -263,11 +267,21 @@ class SymbolStream:
         is_tainted = looks.is_tainted
         self.seen.breaks += self._chain.take(messages)
         self.minutes.take(walked, ranks)
-        self._take_arrivals("depth", rows.order, rows.ts_recv, rows.ts_event)
+        arrivals = ([own.order, own.ts_recv, own.ts_event] for own in pieces)
+        self._take_arrivals("depth", *map(np.concatenate, zip(*arrivals, strict=True)))
         times.take(walked, ranks, is_tainted=is_tainted)
         is_end = horizon == 2**63 - 1
-        rest.take_trades(step["trades"], walked, decoders["trades"], is_tainted=is_tainted, is_end=is_end)
-        rest.take_quotes(step["bbo"], walked, is_tainted=is_tainted)
+        rest.take_trades(
+            joined(step["trades"]), walked, decoders["trades"], is_tainted=is_tainted, is_end=is_end
+        )
+        rest.take_quotes(joined(step["bbo"]), walked, is_tainted=is_tainted)
+
+    def _unseen(self, snapshots_ahead: Columns) -> Columns:
+        """Return the rows ahead that were not there in an earlier step."""
+        order = snapshots_ahead["order"]
+        new = int(np.searchsorted(order, self._seen_ahead, side="right"))
+        self._seen_ahead = max(self._seen_ahead, int(order[-1])) if len(order) else self._seen_ahead
+        return {name: column[new:] for name, column in snapshots_ahead.items()}
 
     def _marks_until(self, horizon: int, decoder: Decoder) -> tuple[Messages, Messages]:
         until = next((at for at, mark in enumerate(self._marks) if mark[0] >= horizon), len(self._marks))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets.chain import NO_ID
-from mmdata.datasets.validation._kernels import outside
+from mmdata.datasets.validation._kernels import find_equal, outside, read_only
 from mmdata.datasets.validation.books import Walked
 
 Ints = NDArray[np.int64]
@@ -19,13 +19,15 @@ _HELD = 4_000
 
 
 class Told(NamedTuple):
-    """Best bids and asks as the venue told them; (n,) arrays and (n, 4) touches."""
+    """Best bids and asks as the venue told them; (n,) arrays. NO_PRICE and 0 for an empty side."""
 
     order: Ints
     ts_recv: Ints
     ids: Ints
-    touch: Ints
-    """Bid price and size, ask price and size; NO_PRICE and 0 for an empty side."""
+    bid_price: Ints
+    bid_size: Ints
+    ask_price: Ints
+    ask_size: Ints
 
     def at(self, rows: Ints | Flags | slice) -> Told:
         """Return some of them."""
@@ -36,6 +38,9 @@ class Told(NamedTuple):
         return Told(*(np.concatenate(pair) for pair in zip(self, more, strict=True)))
 
 
+_NONE = Told(*([np.empty(0, np.int64)] * len(Told._fields)))
+
+
 class QuoteChecks:
     """Compares quotes with the book at equal ids, not at equal times: the ticker arrives before its diff.
 
@@ -43,33 +48,49 @@ class QuoteChecks:
     """
 
     def __init__(self) -> None:
-        none = np.empty(0, np.int64)
-        self._quotes = Told(none, none, none, np.empty((0, 4), np.int64))
-        self._books = Told(none, none, none, np.empty((0, 4), np.int64))
+        self._quotes = self._books = _NONE
 
     def take(self, walked: Walked, quotes: Told) -> tuple[Told, Told]:
         """Take a chunk; return the quotes that were compared, and those of them that differ."""
-        chosen = walked.applied & (walked.messages.last_id != NO_ID)
+        chosen = np.flatnonzero(walked.applied & (walked.messages.last_id != NO_ID))
         messages = walked.messages
-        more = Told(messages.order, messages.ts_recv, messages.last_id, walked.tops[:, 1:]).at(chosen)
+        more = Told(messages.order, messages.ts_recv, messages.last_id, *walked.tops[:, 1:].T).at(chosen)
         books = self._books.with_more(more)
-        quotes = self._quotes.with_more(quotes)
-        ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
-        rank = np.arange(len(books.ids)) if ascends else np.argsort(books.ids, kind="stable")
-        ids = books.ids if ascends else books.ids[rank]
-        begins = np.searchsorted(ids, quotes.ids, side="left")
-        ends = np.searchsorted(ids, quotes.ids, side="right")
-        rows = np.flatnonzero(ends > begins)
-        messages_of = rank[begins[rows]]
-        for at in np.flatnonzero(ends[rows] - begins[rows] > 1).tolist():
-            candidates = rank[begins[rows[at]] : ends[rows[at]]]
-            messages_of[at] = candidates[np.abs(books.order[candidates] - quotes.order[rows[at]]).argmin()]
-        unequal = (books.touch[messages_of] != quotes.touch[rows]).any(axis=1)
-        waiting = np.ones(len(quotes.ids), np.bool_)
-        waiting[rows] = False
-        self._quotes = quotes.at(waiting).at(slice(-_HELD, None))
+        compared, unequal, waiting = _NONE, _NONE, _NONE
+        for own in (self._quotes, quotes):
+            rows, are_unequal = _compare(books, own)
+            compared = compared.with_more(own.at(rows))
+            unequal = unequal.with_more(own.at(rows[are_unequal]))
+            waiting = waiting.with_more(own.at(_others(rows, len(own.ids))))
+        self._quotes = waiting.at(slice(-_HELD, None))
         self._books = books.at(slice(-_HELD, None))
-        return quotes.at(rows), quotes.at(rows[unequal])
+        return compared, unequal
+
+
+def _compare(books: Told, quotes: Told) -> tuple[Ints, Flags]:
+    """Return which of the quotes (their places) have the id of a book, and whether they differ from it."""
+    ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
+    rank = np.arange(len(books.ids)) if ascends else np.argsort(books.ids, kind="stable")
+    rows, begins, counts = np.empty((3, len(quotes.ids)), np.int64)
+    (asked,) = read_only(quotes.ids)
+    found = find_equal(books.ids[rank], asked, rows, begins, counts)
+    rows, begins, counts = rows[:found].copy(), begins[:found], counts[:found]
+    books_of = rank[begins]
+    for at in np.flatnonzero(counts > 1).tolist():
+        candidates = rank[begins[at] : begins[at] + counts[at]]
+        books_of[at] = candidates[np.abs(books.order[candidates] - quotes.order[rows[at]]).argmin()]
+    unequal = np.zeros(len(rows), np.bool_)
+    for ours, theirs in zip(books[3:], quotes[3:], strict=True):
+        unequal |= ours[books_of] != theirs[rows]
+    return rows, unequal
+
+
+def _others(rows: Ints, n: int) -> Ints:
+    """Return the last of ``n`` rows that are not among ``rows`` (ascending), at most ``_HELD``."""
+    begin = max(0, n - len(rows) - _HELD)
+    is_other = np.ones(n - begin, np.bool_)
+    is_other[rows[rows >= begin] - begin] = False
+    return begin + np.flatnonzero(is_other)[-_HELD:]
 
 
 class Prices(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,15 @@ from mmdata.datasets.validation.thresholds import Thresholds
 from mmdata.datasets.validation.touch import Prices, QuoteChecks, Told, TradeChecks
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _BLOCK = 2  # kind of trades that are off the book
 _S = 1_000_000_000
+
+
+def _chosen(rows: Flags, *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return some rows of columns; the columns themselves where it is all of them."""
+    return columns if rows.all() else tuple(column[rows] for column in columns)
 
 
 class TradesAndQuotes:
@@ -58,28 +65,26 @@ class TradesAndQuotes:
         self, rows: Columns, walked: Walked, decoder: Decoder, *, is_tainted: bool, is_end: bool
     ) -> None:
         """Take rows of `trades` and the book around them; a ``is_tainted`` book says nothing of prices."""
-        streamed = ~rows["is_backfill"].astype(np.bool_)
-        own = {name: column[streamed] for name, column in rows.items()} if not streamed.all() else rows
-        order, times = own["order"].astype(np.int64), own["ts_recv"].astype(np.int64)
-        kind = own["kind"].astype(np.int8)
+        own = dict(zip(rows, _chosen(~rows["is_backfill"], *rows.values()), strict=True))
+        order, times, kind = own["order"], own["ts_recv"], own["kind"]
         # Aggregates of Binance are counted in ids of their own; OKX's by the trades that they cover.
         counted = (kind == 1) & self._exchange.startswith("binance")
         impossible = self._check_ranges(own, kind, counted)
         by_id = counted | impossible
-        first = np.where(by_id, own["trade_id"], own["first_trade_id"]).astype(np.int64)
-        last = np.where(by_id, own["trade_id"], own["last_trade_id"]).astype(np.int64)
-        known = (first != NO_ID) & (last != NO_ID)
-        cuts = [] if not decoder.breaks else np.searchsorted(order[known], sorted(decoder.breaks)).tolist()
-        parts = [np.split(column[known], cuts) for column in (kind, first, last, order, times)]
+        first = np.where(by_id, own["trade_id"], own["first_trade_id"])
+        last = np.where(by_id, own["trade_id"], own["last_trade_id"])
+        known = _chosen((first != NO_ID) & (last != NO_ID), kind, first, last, order, times)
+        cuts = [] if not decoder.breaks else np.searchsorted(known[3], sorted(decoder.breaks)).tolist()
+        parts = [np.split(column, cuts) for column in known]
         for number, part in enumerate(zip(*parts, strict=True)):
             if number:
                 self._trade_chains.restart()
             self._seen.trade_steps += self._trade_chains.take(*part)
         decoder.breaks[:] = [place for place in decoder.breaks if not len(order) or place > order[-1]]
         count_days(self._seen.trades, times)
-        self._arrive("trades", order, times, own["ts_event"].astype(np.int64))
+        self._arrive("trades", order, times, own["ts_event"])
         on_book = (kind != _BLOCK) & (own["price"] > 0) & (times != NO_TIME)
-        prices = Prices(order[on_book], times[on_book], last[on_book], own["price"].astype(np.int64)[on_book])
+        prices = Prices(*_chosen(on_book, order, times, last, own["price"]))
         found = self._trade_checks.take(walked, prices, is_end=is_end)
         if is_tainted:
             return
@@ -96,9 +101,7 @@ class TradesAndQuotes:
                 table="trades",
             )
 
-    def _check_ranges(
-        self, own: Columns, kind: NDArray[np.int8], counted: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _check_ranges(self, own: Columns, kind: NDArray[np.int8], counted: Flags) -> Flags:
         """Check what aggregates say of the trades that they cover; return which of them cannot be.
 
         First comes before last, and an aggregate's own id is the last where ids are those of trades. The
@@ -137,15 +140,16 @@ class TradesAndQuotes:
 
     def take_quotes(self, rows: Columns, walked: Walked, *, is_tainted: bool) -> None:
         """Take rows of `bbo` and the book around them."""
-        order, times = rows["order"].astype(np.int64), rows["ts_recv"].astype(np.int64)
-        count_days(self._seen.quotes, times)
-        self._arrive("bbo", order, times, rows["ts_event"].astype(np.int64))
-        touch = np.column_stack([rows[name] for name in ("bid_price", "bid_size", "ask_price", "ask_size")])
-        quotes = Told(order, times, rows["last_id"].astype(np.int64), touch.astype(np.int64))
-        crossed = (touch[:, 0] != NO_PRICE) & (touch[:, 2] != NO_PRICE) & (touch[:, 0] > touch[:, 2])
-        for at in np.flatnonzero(crossed).tolist():
-            self._tell_quote(quotes, at, "is crossed in itself: it cannot be the exchange's")
-        compared, unequal = self._quote_checks.take(walked, quotes.at(~crossed))
+        touch = (rows[name] for name in ("bid_price", "bid_size", "ask_price", "ask_size"))
+        quotes = Told(rows["order"], rows["ts_recv"], rows["last_id"], *touch)
+        count_days(self._seen.quotes, quotes.ts_recv)
+        self._arrive("bbo", quotes.order, quotes.ts_recv, rows["ts_event"])
+        crossed = (quotes.bid_price > quotes.ask_price) & (quotes.ask_price != NO_PRICE)
+        if crossed.any():
+            for at in np.flatnonzero(crossed).tolist():
+                self._tell_quote(quotes, at, "is crossed in itself: it cannot be the exchange's")
+            quotes = quotes.at(~crossed)
+        compared, unequal = self._quote_checks.take(walked, quotes)
         count_days(self._seen.bbo_compared, compared.ts_recv)
         count_days(self._seen.bbo_unequal, unequal.ts_recv)
         for at in range(len(unequal.order)) if not is_tainted else ():
