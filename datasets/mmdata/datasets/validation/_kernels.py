@@ -113,7 +113,7 @@ def find_messages(
     """Write the last row of each message, and how many levels it has; return how many, or -1 for a fault.
 
     All are (n,), the rows of whole frames. A fault: a message whose frame ends without a row that is last,
-    whose rows disagree, that has a bid after an ask, or whose id comes twice in its frame.
+    whose rows disagree, that has a bid after an ask, or whose id (none, too) comes twice in its frame.
     """
     n = len(order)
     count = begin = own_levels = 0
@@ -137,7 +137,7 @@ def find_messages(
             continue
         other = count - 1
         while other >= 0 and order[ends[other]] == order[i]:
-            if last_id[ends[other]] == last_id[i] != NO_ID:
+            if last_id[ends[other]] == last_id[i]:
                 return -1
             other -= 1
         ends[count] = i

@@ -83,8 +83,9 @@ def book_messages(rows: Columns) -> tuple[Messages, Faults]:
 
 
 def _rejoined(rows: Columns, begins: Ints, ends: Ints) -> tuple[Columns, Ints, Ints, Ints, Ints]:
-    """Join what was ended too early with its rest, and drop copies; ids tell, where there are any."""
+    """Join what was ended too early with its rest, and drop copies: ids tell, or checksums without ids."""
     order, last = rows["order"][ends], rows["last_id"][ends]
+    last = np.where(last == NO_ID, rows["checksum"][ends], last)
     alike = (order[1:] == order[:-1]) & (last[1:] == last[:-1]) & (last[1:] != NO_ID)
     alike &= (rows["first_id"][ends][1:] == rows["first_id"][ends][:-1]) & (
         rows["prev_id"][ends][1:] == rows["prev_id"][ends][:-1]
