@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mmdata.datasets.certificate import certify
 from mmdata.datasets.layout import Part, Partition, list_parts, part_name
-from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site, write
+from mmdata.sandbox.defects.ground import FEW, NoPlaceError, Sheet, Site, write
 from mmdata.sandbox.defects.kinds import EVERYTHING, Where, at_row, kind
 
 _FOOTER = 8
@@ -256,6 +256,8 @@ def rows_lost(site: Site) -> Where:
     frames = sheet.ints("frame")
     day = sheet.parts[int(sheet.part[site.rng.randrange(len(sheet))])].partition.date
     of_day = [row for row, part in enumerate(sheet.part) if sheet.parts[part].partition.date == day]
+    if len(of_day) < FEW:
+        raise NoPlaceError
     begin = site.rng.randrange(1, len(of_day) - 4)
     lost = of_day[begin : begin + site.rng.randrange(1, 4)]
     certify(site.root, exchange=site.exchange, symbol=site.symbol, date=day)

@@ -28,6 +28,9 @@ from mmdata.datasets.schema import TABLES, arrow_schema
 
 Ints = NDArray[np.int64]
 
+FEW = 6
+"""A table or day of fewer rows has no place for a defect of rows."""
+
 
 class NoPlaceError(Exception):
     """There is no place here for a defect of this kind; another market may have one."""
@@ -220,9 +223,9 @@ class Site:
         return self.filled("depth")
 
     def filled(self, table: str) -> Sheet:
-        """Return the rows of a table. NoPlaceError: there are none."""
+        """Return the rows of a table. NoPlaceError: they are too few to choose from."""
         sheet = self.sheet(table)
-        if not len(sheet):
+        if len(sheet) < FEW:
             raise NoPlaceError
         return sheet
 
