@@ -3,7 +3,8 @@
     python -m benchmarks.datasets [import ...] [--rows 20000000] [--rounds 3] [--folder DIR]
 
 ``import``: from ``.gz`` beside hftbacktest's own converter; from uncompressed bytes in the page cache beside
-one pyarrow thread that writes the depth table alone; bytes a row of each form.
+one pyarrow thread that writes the depth table alone; bytes a row of each form. ``validate``: a day of as many
+rows, streamed through all checks.
 
 Needs the real captures (MMDATA_SHARED, default ../shared), some 6 GB of memory and 4 GB of disk.
 """
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
+from benchmarks import validating
 from benchmarks.clients import RIVALS_PYTHON
 from benchmarks.tiles import EXCHANGE, SYMBOL, USDM, write_tiled
 from mmdata.cli.shell import console, figures, say_table, words
@@ -150,7 +152,22 @@ def measured(work: Callable[[], object]) -> Taken:
     return Taken(time.perf_counter() - begun, time.process_time() - cpu_begun)
 
 
-ENTRIES: dict[str, Callable[[Material, int], tuple[str, Sequence[Row]]]] = {"import": measure_import}
+def measure_validation(material: Material, rounds: int) -> tuple[str, Sequence[Row]]:
+    """Validate a day of as many rows, as it was published and compacted."""
+    root = material.folder / "day"
+    levels = validating.tile_rows(root, material.levels)
+    told: list[Row] = []
+    for name, _, rate, peak, errors, equal in validating.measure(root, rounds):
+        told.append(
+            (f"validate, {name}", f"{rate} M", f"{peak} MiB at most; {errors} errors, bbo equal {equal}")
+        )
+    return f"validation of {levels:,} level rows and all other tables, {rounds} rounds", told
+
+
+ENTRIES: dict[str, Callable[[Material, int], tuple[str, Sequence[Row]]]] = {
+    "import": measure_import,
+    "validate": measure_validation,
+}
 """By name: an entry measures, and returns the title of its table and its rows."""
 
 

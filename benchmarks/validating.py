@@ -73,6 +73,11 @@ def tile(root: Path, times: int) -> int:
     return depth_rows
 
 
+def tile_rows(root: Path, rows: int) -> int:
+    """Publish the capture as often as gives ``rows`` level rows; return how many those are."""
+    return tile(root, -(-rows // _ROWS))
+
+
 def _moved(rows: pa.Table, shift: int, session: str) -> pa.Table:
     for at, field in enumerate(rows.schema):
         if pa.types.is_timestamp(field.type):
@@ -135,7 +140,7 @@ def main() -> None:
         sys.exit(f"{SOURCE} is missing: MMDATA_SHARED says where the real captures lie")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        rows = tile(root, -(-options.rows // _ROWS))
+        rows = tile_rows(root, options.rows)
         columns = figures("median s", "M level rows/s", "peak MiB", "errors", "bbo equal")
         title = f"validate, {rows:,} level rows of one day and all other tables, {os.cpu_count()} cores"
         say_table(title, [*words("dataset"), *columns], measure(root, options.rounds), out=console())
