@@ -81,6 +81,7 @@ def test_okx_worked_chain_of_the_documentation_holds() -> None:
 def test_okx_message_that_builds_on_another_id_breaks_and_a_repeat_is_ignored() -> None:
     assert classify(LINKED, 15, 30, 30, 20) == BREAKS
     assert classify(LINKED, 15, 15, 15, 10) == REPEAT
+    assert classify(LINKED, 3, 3, 3, 15) == REPEAT  # of a maintenance reset
 
 
 def test_messages_without_ids_are_taken_as_they_come() -> None:

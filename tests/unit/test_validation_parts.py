@@ -83,8 +83,14 @@ def test_okx_ids_that_begin_anew_without_the_rule_break_at_the_first() -> None:
 
 def test_low_message_that_the_recorder_took_for_a_hole_is_a_break() -> None:
     low = linked((900, 1000), (50, 60))
-    gap = marks([(21, GAP, 5)])
+    gap = marks([(21, GAP, 5)])._replace(first_id=ints(50))
     assert broken("okx", merged([(1, low), (2, gap)])) == [(20, 1000, 50, 60)]
+
+
+def test_late_message_is_no_break_though_the_hole_that_it_left_is_put_on_record_behind_it() -> None:
+    late = spot((1, 5), (10, 15), (6, 9), (16, 20))
+    gap = marks([(31, GAP, 5)])._replace(first_id=ints(10))
+    assert broken("binance", merged([(1, late), (2, gap)])) == [(20, 5, 10, 15)]
 
 
 def test_stream_snapshot_and_session_begin_a_chain() -> None:

@@ -73,8 +73,8 @@ def classify(rule: int, book_id: int, first_id: int, last_id: int, prev_id: int)
         return CONTINUES if prev_id <= book_id else BREAKS
     if prev_id == book_id:
         return CONTINUES  # on OKX this takes in heartbeats and maintenance resets
-    if rule == LINKED and last_id == book_id and prev_id < book_id:
-        return REPEAT  # the same link once more: O3 in the protocol notes saw it live
+    if rule == LINKED and last_id == book_id:
+        return REPEAT  # the same link once more, after a reset from a higher id, too: O3 in the notes saw it
     return BREAKS
 
 

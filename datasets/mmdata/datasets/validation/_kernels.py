@@ -165,7 +165,7 @@ def walk_chain(  # noqa: C901 one loop: a helper that takes arrays would cost mo
 
     A hole that a waiting snapshot covers is none. A message below the chain is late, and leaves the chain
     where it is; two that follow each other tell that the count began anew: the break is at the first.
-    ``since`` is the arrival of the message before these.
+    ``since`` is the arrival of the message before these. ``first`` of a GAP: the id on record behind it.
     """
     count = 0
     for i in range(len(kind)):
@@ -184,7 +184,8 @@ def walk_chain(  # noqa: C901 one loop: a helper that takes arrays would cost mo
             state[ANEW] = 0
             state[LOW] = NO_ID
         elif kind[i] == GAP:
-            if state[LOW] != NO_ID:  # the recorder took the low message for a new count
+            # The hole on record is the low message's: the recorder took it for a new count.
+            if state[LOW] != NO_ID and first[i] == state[LOW_NEXT]:
                 _note(found, count, state, state[LOW_NEXT], since)
                 count += 1
         elif kind[i] == DIFF and rule != UNCHAINED and last[i] != NO_ID:

@@ -100,6 +100,9 @@ class SymbolStream:
         self.minutes = BookMinutes()
         self._chain = BookChain(self.chain)
         self._marks = self._event_marks()
+        self._next_ids = {
+            event.order(self.ranks): event.next_id for event in self.events if event.next_id is not None
+        }
         self._seen_ahead = -1
         """Up to here the snapshots were looked at already, ahead of their step."""
 
@@ -294,7 +297,8 @@ class SymbolStream:
             marks([(order, kind, ts) for order, within, kind, ts in due if within == which])
             for which in (BEFORE, AFTER)
         )
-        return before, after
+        next_ids = [self._next_ids.get(order, NO_ID) for order in after.order.tolist()]
+        return before, after._replace(first_id=np.array(next_ids, np.int64))
 
     def _take_arrivals(self, name: str, order: Ints, ts_recv: Ints, ts_event: Ints) -> None:
         clock = self.venue.clock
