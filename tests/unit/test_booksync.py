@@ -67,6 +67,19 @@ def test_snapshot_of_the_old_count_is_not_waited_for_after_a_new_one_began() -> 
     assert list(book.receive_snapshot(17)) == [Note("synced", 19, None, {})]
 
 
+def test_snapshot_that_the_stream_does_not_reach_is_asked_for_again() -> None:
+    """Seen: ids began anew, and the venue answered with a book of some seconds ago."""
+    book = BookSync(SPOT)
+    spot(book, 500, 504)
+    spot(book, 10, 14)
+    spot(book, 15, 19)
+    assert list(book.receive_snapshot(490)) == []
+    asked = [list(book.receive(first, first, first - 1)) for first in range(20, 320)]
+    assert asked == [[]] * 298 + [[Ask("gap")], []]
+    assert list(book.receive_snapshot(319)) == []
+    assert spot(book, 320, 330) == [Note("synced", 330, None, {})]
+
+
 def test_repeats_and_overlaps_are_no_gaps() -> None:
     book = BookSync(SPOT)
     spot(book, 100, 104)

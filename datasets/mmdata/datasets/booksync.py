@@ -34,6 +34,9 @@ class Note(NamedTuple):
 
 Action = Ask | Note
 _NOTHING: tuple[Note, ...] = ()
+_PATIENCE = 300
+"""Messages below a snapshot after which another is asked for. One that is ahead of its stream is reached much
+sooner; one of the ids that were counted before they began anew (an old answer) never is."""
 COVERED = {"book": "covered"}
 """In the detail of a gap: the snapshot that the book began with holds what is missing."""
 
@@ -52,6 +55,8 @@ class BookSync:
         self._reason = "start"
         self._buffer: list[tuple[int, int, int]] = []
         self._snapshot: int | None = None
+        self._below = 0
+        """Messages that came since the snapshot, and that it holds."""
         self._tail = NO_ID
         """Last id of the stream's newest message, in the book or not."""
         self._low = NO_ID
@@ -98,7 +103,7 @@ class BookSync:
         """Take the id of a REST snapshot that was asked for."""
         if self.synced or not self._chain.spliced:
             return _NOTHING
-        self._snapshot = last_id
+        self._snapshot, self._below = last_id, 0
         return self._splice()
 
     def disconnected(self) -> Sequence[Action]:
@@ -145,7 +150,8 @@ class BookSync:
         assert self._snapshot is not None
         self._drop_covered()
         if not self._buffer:
-            return _NOTHING
+            self._below += 1
+            return _NOTHING if self._below % _PATIENCE else (Ask(self._reason),)
         if bridges(self._chain.rule, self._snapshot, *self._buffer[0]) == BREAKS:
             self._snapshot = None
             return (Ask(self._reason),)  # it is too old; the buffer stays
