@@ -43,9 +43,13 @@ def columns(
     )
 
 
-@given(st.lists(LEVELS, min_size=1, max_size=20), st.integers(2, 8))
+@given(st.lists(LEVELS, min_size=1, max_size=20), st.integers(2, 8), st.sampled_from([1, 7_000, 40_000]))
 @settings(deadline=None)
-def test_levels_are_those_of_a_dictionary(messages: list[list[tuple[int, int, int]]], capacity: int) -> None:
+def test_levels_are_those_of_a_dictionary(
+    messages: list[list[tuple[int, int, int]]], capacity: int, apart: int
+) -> None:
+    """Close together, and so far apart that a window holds a few levels or one."""
+    messages = [[(side, price * apart, size) for side, price, size in levels] for levels in messages]
     ids = [(i, i, i - 1) for i in range(1, len(messages) + 1)]
     kinds = [REPLACE, *[DIFF] * (len(messages) - 1)]
     book = Book(columns(kinds, ids, messages), ChainRule(2, spliced=False, max_depth=0), capacity)
@@ -137,7 +141,7 @@ def test_recorder_and_kernel_keep_nothing_that_a_snapshot_ahead_of_the_stream_ho
         assert book.state[PENDING] == -1
 
 
-@settings(deadline=None, max_examples=5 if "NUMBA_DISABLE_JIT" in os.environ else 100)
+@settings(deadline=None, max_examples=3 if "NUMBA_DISABLE_JIT" in os.environ else 40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     depth=st.sampled_from([0, 10, 5_000]),

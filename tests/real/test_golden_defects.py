@@ -46,7 +46,7 @@ def captures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     days = [shared_data / f"binance/btcusdt_{day}.gz" for day in ("20240808", "20240809")]
     futures = [shared_data / "binance-usdm/btcusdt_20240808.gz"]
     for exchange, sources, steps in (
-        ("binance", days, ("0.01", "0.000001")),  # resting sizes are older than the lot of their day
+        ("binance", days, ("0.01", "0.00001")),
         ("binance-usdm", futures, ("0.1", "0.001")),
     ):
         told = {"exchange": exchange, "symbol": "BTCUSDT", "grid": {"BTCUSDT": steps}}

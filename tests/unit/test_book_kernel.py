@@ -274,3 +274,16 @@ def test_book_grows_beyond_its_first_capacity() -> None:
     book.step(0)
     assert len(book.bids()) == 9_999
     assert rebuild(made, unlimited).bid_price.tolist() == [9_999]
+
+
+def test_level_far_below_a_window_that_is_empty_is_the_best() -> None:
+    made = columns(
+        (REPLACE, 1, 1, -1, [("bid", 1_000_000, 5)]),
+        diff(2, 2, [("bid", 1_000_000, 0)], prev=1),
+        diff(3, 3, [("bid", 10, 4), ("bid", 7, 2)], prev=2),
+        diff(4, 4, [("bid", 10, 0)], prev=3),
+    )
+    unlimited = ChainRule(OKX.rule, spliced=False, max_depth=0)
+    tops = rebuild(made, unlimited)
+    assert tops.bid_price.tolist() == [1_000_000, NO_PRICE, 10, 7]
+    assert tops.bid_size.tolist() == [5, 0, 4, 2]

@@ -414,24 +414,26 @@ def _set_level(levels: Levels, state: Ints, side: int, key: int, size: int) -> b
         state[UNIT] = 0
         return bool(_set_sorted(levels, state, side, key, size))
     at = place - state[BASE + side]
-    if at < 0:
-        return bool(_put_off(levels, state, side, key, size))
     if at >= WINDOW:
         if size == 0:
             return True
         if not _draw_window(levels, state, side, place):
             return False
         at = place - state[BASE + side]
-    is_there = levels.window[side, at] != 0
-    levels.window[side, at] = size
-    if is_there != (size != 0):
-        levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
-        state[INSIDE + side] += -1 if is_there else 1
-        if at > state[TOP + side]:
-            state[TOP + side] = at
-        elif is_there and at == state[TOP + side]:
-            state[TOP + side] = _highest(levels.bits[side], at)
-    if state[TOP + side] < 0:
+    if at < 0:
+        if not _put_off(levels, state, side, key, size):
+            return False
+    else:
+        is_there = levels.window[side, at] != 0
+        levels.window[side, at] = size
+        if is_there != (size != 0):
+            levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
+            state[INSIDE + side] += -1 if is_there else 1
+            if at > state[TOP + side]:
+                state[TOP + side] = at
+            elif is_there and at == state[TOP + side]:
+                state[TOP + side] = _highest(levels.bits[side], at)
+    if state[TOP + side] < 0:  # the best level is below the window
         settle(levels, state, side)
         count = state[BIDS + side]
         if count > 0:

@@ -178,7 +178,7 @@ class Feed:
             batch = _joined(tail, batch) if kept else batch
         self._carried = batch
         if self.book is None:
-            self.book = Book(batch.columns, self._chain)
+            self.book = Book(batch.columns, self._chain, unit=0)  # decimal places are no ticks
         return batch, kept
 
 
