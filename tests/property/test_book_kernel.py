@@ -43,6 +43,15 @@ def columns(
     )
 
 
+def take(book: tuple[dict[int, int], dict[int, int]], levels: list[tuple[int, int, int]]) -> None:
+    """Set levels, 0 removes one, in a book that is two dictionaries."""
+    for side, price, size in levels:
+        if size:
+            book[side][price] = size
+        else:
+            book[side].pop(price, None)
+
+
 @given(st.lists(LEVELS, min_size=1, max_size=20), st.integers(2, 8), st.sampled_from([1, 7_000, 40_000]))
 @settings(deadline=None)
 def test_levels_are_those_of_a_dictionary(
@@ -56,11 +65,7 @@ def test_levels_are_those_of_a_dictionary(
     expected: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for at, levels in enumerate(messages):
         book.step(at)
-        for side, price, size in levels:
-            if size:
-                expected[side][price] = size
-            else:
-                expected[side].pop(price, None)
+        take(expected, levels)
         assert book.bids() == sorted(expected[0].items(), reverse=True)
         assert book.asks() == sorted(expected[1].items())
 
@@ -176,30 +181,16 @@ def test_whole_book_holds_what_a_dictionary_holds(
     told = [[(side, price * max(unit, 1), size) for side, price, size in own] for own in (whole, *diffs)]
     if odd is not None:
         told[odd].append((0, touch * max(unit, 1) - unit // 2, 7))
-    flat = [level for own in told for level in own]
     n = len(told)
-    columns = Columns(
-        kind=np.array([REPLACE] + [DIFF] * len(diffs), np.uint8),
-        first_id=np.arange(n),
-        last_id=np.arange(n),
-        prev_id=np.arange(n) - 1,
-        start=np.cumsum([0, *map(len, told)]).astype(np.int64),
-        side=np.array([side for side, _, _ in flat], np.int8),
-        price=np.array([price for _, price, _ in flat], np.int64),
-        size=np.array([size for _, _, size in flat], np.int64),
-    )
+    made = columns([REPLACE] + [DIFF] * len(diffs), [(i, i, i - 1) for i in range(n)], told)
     unlimited = ChainRule(CHAINS["okx"].rule, spliced=False, max_depth=0)
-    book, other = (Book(columns, unlimited, capacity, unit) for _ in range(2))
+    book, other = (Book(made, unlimited, capacity, unit) for _ in range(2))
     tops, applied = np.empty((n, 5), np.int64), np.empty(n, np.bool_)
     other.run(0, n, tops, applied)
-    held: list[dict[int, int]] = [{}, {}]
+    held: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for message, levels in enumerate(told):
         book.step(message)
-        for side, price, size in levels:
-            if size:
-                held[side][price] = size
-            else:
-                held[side].pop(price, None)
+        take(held, levels)
         bids, asks = sorted(held[0].items(), reverse=True), sorted(held[1].items())
         best = [*(bids[0] if bids else (NO_PRICE, 0)), *(asks[0] if asks else (NO_PRICE, 0))]
         assert tops[message].tolist() == [1, *best]

@@ -155,6 +155,15 @@ def _move_down(row: Ints, begin: int, end: int) -> None:
 
 
 @kernel(chain)
+def _insert(keys: Ints, sizes: Ints, count: int, at: int, key: int, size: int) -> None:
+    """Put a level at ``at`` of ``count`` sorted ones, which have room for one more."""
+    _move_up(keys, at, count)
+    _move_up(sizes, at, count)
+    keys[at] = key
+    sizes[at] = size
+
+
+@kernel(chain)
 def _highest(bits: Ints, end: int) -> int:
     """Return the highest place below ``end`` that has a level, or -1; ``bits`` (WINDOW / 32,) of one side."""
     at = end >> _WORD_BITS
@@ -311,10 +320,7 @@ def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> boo
     if state[BIDS + side] + count >= len(keys):
         state[FULL] = 1
         return False
-    _move_up(keys, at, count)
-    _move_up(sizes, at, count)
-    keys[at] = key
-    sizes[at] = size
+    _insert(keys, sizes, count, at, key, size)
     state[PUT_OFF + side] = count + 1
     if count + 1 == _MOST_PUT_OFF:
         settle(levels, state, side)
@@ -393,52 +399,43 @@ def _set_sorted(levels: Levels, state: Ints, side: int, key: int, size: int) -> 
         if count == len(keys):
             state[FULL] = 1
             return False
-        _move_up(keys, at, count)
-        _move_up(sizes, at, count)
-        keys[at] = key
-        sizes[at] = size
+        _insert(keys, sizes, count, at, key, size)
         state[BIDS + side] = count + 1
     return True
 
 
 @kernel(chain)
-def _set_level(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
-    """Set a level of the book, 0 removes it; False when there is no room."""
+def _reach_below(levels: Levels, state: Ints, side: int) -> None:
+    """Move a window without levels down to the best level below it, where there is one."""
+    settle(levels, state, side)
+    count = state[BIDS + side]
+    if count > 0:
+        _draw_window(levels, state, side, levels.keys[side, count - 1] // state[UNIT])
+
+
+@kernel(chain)
+def _remove_best(levels: Levels, state: Ints, side: int) -> None:
+    """Find the best level after that of the window's top was removed."""
+    state[TOP + side] = _highest(levels.bits[side], state[TOP + side])
+    if state[TOP + side] < 0:
+        _reach_below(levels, state, side)
+
+
+@kernel(chain)
+def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Set a level that is below the window, off its unit, or of a book without one; False without room."""
     unit = state[UNIT]
-    if unit == 0:
-        return bool(_set_sorted(levels, state, side, key, size))
-    place = key if unit == 1 else key // unit
-    if place * unit != key:
+    if unit > 0 and key % unit == 0:
+        if not _put_off(levels, state, side, key, size):
+            return False
+        if state[TOP + side] < 0:
+            _reach_below(levels, state, side)
+        return True
+    if unit > 0:
         if not (_empty_window(levels, state, BID) and _empty_window(levels, state, ASK)):
             return False
         state[UNIT] = 0
-        return bool(_set_sorted(levels, state, side, key, size))
-    at = place - state[BASE + side]
-    if at >= WINDOW:
-        if size == 0:
-            return True
-        if not _draw_window(levels, state, side, place):
-            return False
-        at = place - state[BASE + side]
-    if at < 0:
-        if not _put_off(levels, state, side, key, size):
-            return False
-    else:
-        is_there = levels.window[side, at] != 0
-        levels.window[side, at] = size
-        if is_there != (size != 0):
-            levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
-            state[INSIDE + side] += -1 if is_there else 1
-            if at > state[TOP + side]:
-                state[TOP + side] = at
-            elif is_there and at == state[TOP + side]:
-                state[TOP + side] = _highest(levels.bits[side], at)
-    if state[TOP + side] < 0:  # the best level is below the window
-        settle(levels, state, side)
-        count = state[BIDS + side]
-        if count > 0:
-            _draw_window(levels, state, side, levels.keys[side, count - 1] // unit)
-    return True
+    return bool(_set_sorted(levels, state, side, key, size))
 
 
 @kernel(chain)
@@ -459,21 +456,27 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
         side = columns.side[row]
         key = columns.price[row] if side == BID else -columns.price[row]
         size = columns.size[row]
-        # What nearly all rows are: a change within the window that does not remove the best level. Here, not
-        # in a function: to hand the arrays to one costs more than the change.
-        if unit > 0:
-            place = key if unit == 1 else key // unit
-            at = place - state[BASE + side]
-            if 0 <= at < WINDOW and (size != 0 or at != state[TOP + side]) and place * unit == key:
-                is_there = levels.window[side, at] != 0
-                if is_there != (size != 0):
-                    levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
-                    state[INSIDE + side] += -1 if is_there else 1
-                    if at > state[TOP + side]:
-                        state[TOP + side] = at
-                levels.window[side, at] = size
-                continue
-        if not _set_level(levels, state, side, key, size):
+        # What nearly all rows are is done here, not in a function: to hand the arrays to one costs more.
+        place = key if unit < 2 else key // unit
+        at = place - state[BASE + side]
+        if unit > 0 and at >= 0 and place * unit == key:
+            if at >= WINDOW:
+                if size == 0:
+                    continue
+                if not _draw_window(levels, state, side, place):
+                    return False
+                at = place - state[BASE + side]
+            is_there = levels.window[side, at] != 0
+            levels.window[side, at] = size
+            if is_there != (size != 0):
+                levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
+                state[INSIDE + side] += -1 if is_there else 1
+                if not is_there:
+                    state[TOP + side] = max(state[TOP + side], at)
+                elif at == state[TOP + side]:
+                    _remove_best(levels, state, side)
+            continue
+        if not _set_outside(levels, state, side, key, size):
             return False
         unit = state[UNIT]
     if state[MAX_DEPTH] > 0:

@@ -14,7 +14,7 @@ from mmdata.datasets.validation.books import Walked
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_HELD = 4_000
+_HELD = 20_000
 """Messages, and quotes whose id no message had yet, that are kept: a ticker and its diff arrive together."""
 
 
