@@ -407,6 +407,9 @@ def test_report_does_not_depend_on_the_size_of_a_batch(
 ) -> None:
     rewrite(dataset, "depth", lambda rows: rows.filter(pc.not_equal(rows["first_id"], 120)))
     rewrite(dataset, "trades", lambda rows: rows.filter(pc.not_equal(rows["trade_id"], 3)))
+    # Rows that are left out, and whose ids are missing only because they are.
+    rewrite(dataset, "trades", altered("side", {6: "BUY"}))
+    rewrite(dataset, "trades", altered("session", {8: "another"}))
     whole = validate(dataset).to_json_dict()
     monkeypatch.setattr(symbol, "BATCH", dict.fromkeys(symbol.BATCH, batch))
     assert validate(dataset).to_json_dict() == whole

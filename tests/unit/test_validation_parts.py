@@ -358,6 +358,16 @@ def test_steps_of_both_clocks_and_pauses_are_found_over_chunks() -> None:
     assert len(channel.pauses) == 2
 
 
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (1, 2)])
+def test_rows_without_a_time_within_a_pause_say_that_it_was_none(cuts: tuple[int, ...]) -> None:
+    channel = Channel("depth", LIMITS)
+    order, ts_recv = ints(1, 2, 3, 4), ints(10, NO_TIME, 90, 190)
+    ts_recv[ts_recv != NO_TIME] *= 1_000_000_000
+    for begin, end in pairwise((0, *cuts, 4)):
+        channel.take(order[begin:end], ts_recv[begin:end], ts_recv[begin:end], None, 0)
+    assert [(pause.before, pause.order) for pause in channel.pauses] == [(3, 4)]
+
+
 def test_late_minutes_that_follow_each_other_are_one_run() -> None:
     channel = Channel("depth", LIMITS)
     times = ints(*(at * MINUTE_NS for at in (1, 2, 3, 5)))

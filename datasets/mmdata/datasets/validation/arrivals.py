@@ -6,6 +6,7 @@ within each minute.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -141,6 +142,8 @@ class Channel:
         self.pauses: list[Pause] = []
         self._limits = limits
         self._clocks = new_clocks()
+        self._untimed: list[int] = []
+        """Places at which rows without a receive time begin."""
         self._held: list[Arrived] = []
         """Rows of the minute that is not over."""
 
@@ -148,6 +151,7 @@ class Channel:
         """Take rows in order; ``offset`` is the venue's clock minus ours at each, wrong by ``margin``."""
         if len(ts_recv) and ts_recv.min() == NO_TIME:
             own = ts_recv != NO_TIME
+            self._untimed += order[~own & np.append(True, own[:-1])].tolist()
             order, ts_recv, ts_event = order[own], ts_recv[own], ts_event[own]
             offset = None if offset is None else offset[own]
         if not len(order):
@@ -193,7 +197,9 @@ class Channel:
         count = watch_clocks(*limits, self._clocks, found, *seen)
         for what, before, own, since, when, by in found[:count].tolist():
             if what == PAUSED:
-                self.pauses.append(Pause(before, own, since, when))
+                at = bisect_right(self._untimed, before)
+                if at == len(self._untimed) or self._untimed[at] > own:  # else something came meanwhile
+                    self.pauses.append(Pause(before, own, since, when))
             else:
                 steps = self.recv_steps if what == RECV_BACK else self.event_steps
                 steps.append(Step(before, own, when, by))

@@ -289,9 +289,13 @@ class Decoder:
                 int(strange.sum()),
             )
             kept &= ~strange
-            after = np.flatnonzero(~strange[at:])
+            order = columns["order"]
+            after, before = np.flatnonzero(~strange[at:]), np.flatnonzero(~strange[:at])
             if after.size:
-                self.breaks.append(int(columns["order"][at + after[0]]))
+                self.breaks.append(int(order[at + after[0]]))
+            else:
+                end = int(order[before[-1]]) if before.size else self._ends.get(_key(batch), -1)
+                self.breaks.append(end + 1)
         if batch.piece.after >= 0:
             kept &= (columns["order"].astype(np.int64) & FRAME_MASK) > batch.piece.after
         return columns if kept.all() else {name: column[kept] for name, column in columns.items()}
@@ -311,8 +315,9 @@ class Decoder:
                 at,
                 batch,
             )
-            if at + 1 < len(strange) and self.table == "trades":
-                self.breaks.append(int(columns["order"][at + 1]))
+            if self.table == "trades":
+                order = columns["order"]
+                self.breaks.append(int(order[at + 1]) if at + 1 < len(order) else int(order[at]) + 1)
         return {name: column[~strange] for name, column in columns.items()}
 
     def _in_order(self, columns: Columns, batch: Batch) -> Columns:

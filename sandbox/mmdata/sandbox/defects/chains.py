@@ -9,9 +9,13 @@ import numpy as np
 
 from mmdata.sandbox.defects.ground import NoPlaceError, Sheet, Site
 from mmdata.sandbox.defects.kinds import OKX, SPLICED, SPOT, Where, at_row, kind
+from mmdata.sandbox.defects.values import grid
 from mmdata.sandbox.defects.walk import Level, Walk
 
 _IDS = ("first_id", "last_id", "prev_id")
+
+_DEEP_ENOUGH = 50
+"""Levels a side of a snapshot that heals a gap."""
 
 
 def _linked(site: Site, *, margin: int = 6) -> list[int]:
@@ -171,7 +175,7 @@ def _lose_and_heal(site: Site, alter: int = 0) -> Where:
         site, message + 1, int(messages.last_id[message - 1]) + alter, _next_id(site, message + 1) + alter
     )
     synced = {**base, "kind": "synced", "channel": "depth", "last_id": book_id}
-    events, snapshots = site.filled("events"), site.sheet("snapshots")
+    events, snapshots = site.filled("events", 1), site.sheet("snapshots")
     for event in (gap, synced):
         events.put(event)
     _put_book(site, snapshots, later, base, book_id, book.levels())
@@ -201,7 +205,7 @@ def _put_book(
         return
     numbers = {"bid": 0, "ask": 0}
     rows = []
-    for side, price, size in levels:
+    for side, price, size in _in_lots(site, levels):
         level = {
             "side": side,
             "level": numbers[side],
@@ -211,6 +215,26 @@ def _put_book(
         rows.append(base | level | {"last_id": book_id, "reason": "gap"})
         numbers[side] += 1
     snapshots.insert(int(np.searchsorted(snapshots.ints("frame"), base["frame"])), rows)
+
+
+def _in_lots(site: Site, levels: list[Level]) -> list[Level]:
+    """Return the levels of each side above its first whose size is no whole number of lots.
+
+    Real books hold such sizes, and a snapshot with one would be a finding of its own; that an answer of REST
+    is cut at a depth is none. NoPlaceError: hardly a level is left.
+    """
+    try:
+        lot = int(grid(site)[1].scaleb(site.depth.rows.schema.field("size").type.scale))
+    except NoPlaceError:
+        return levels  # of derived lots: nothing is off them
+    left: list[Level] = []
+    for side in ("bid", "ask"):
+        own = [level for level in levels if level[0] == side]
+        deep = next((at for at, (_, _, size) in enumerate(own) if size % lot), len(own))
+        if deep < _DEEP_ENOUGH:
+            raise NoPlaceError
+        left += own[:deep]
+    return left
 
 
 def _decimal(site: Site, units: int) -> Decimal:

@@ -146,7 +146,7 @@ def event_steps_back(site: Site) -> Where:
 
 def _journal_place(site: Site) -> tuple[Sheet, int, int]:
     """Return the events that concern no symbol, and an ordinal and time amid the session for one more."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     frames = events.ints("frame")
     frame, ts_recv = site.free_line(int(frames[-1]) // 4, int(frames[-1]) - 2)
     return events, frame, ts_recv
@@ -185,7 +185,7 @@ def silence(site: Site) -> Where:
 @kind("coverage", severity="warning", touches=_CLOCK, session_wide=True)
 def minutes_missing(site: Site) -> list[Where]:
     """The recording began minutes after the window had opened."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     at = np.flatnonzero(events.words("kind") == "window_open")
     row = int(site.pick(at))
     detail = json.loads(events.value("detail", row))

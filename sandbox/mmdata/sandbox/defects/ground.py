@@ -222,10 +222,10 @@ class Site:
         """The table `depth`. NoPlaceError: it has no rows."""
         return self.filled("depth")
 
-    def filled(self, table: str) -> Sheet:
-        """Return the rows of a table. NoPlaceError: they are too few to choose from."""
+    def filled(self, table: str, least: int = FEW) -> Sheet:
+        """Return the rows of a table. NoPlaceError: they are fewer than ``least``, too few to choose from."""
         sheet = self.sheet(table)
-        if len(sheet) < FEW:
+        if len(sheet) < least:
             raise NoPlaceError
         return sheet
 

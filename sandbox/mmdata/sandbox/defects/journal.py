@@ -13,7 +13,7 @@ _SESSION = frozenset({"session"})
 
 def _line(site: Site) -> tuple[str, int, int]:
     """Return session, ordinal and time of a line amid the session that made no row."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     last = int(events.ints("frame")[-1])
     frame, ts_recv = site.free_line(last // 4, last - 2)
     return events.value("session", 0), frame, ts_recv
@@ -34,7 +34,7 @@ def frame_quarantined(site: Site) -> Where:
 @kind("torn", severity="warning", touches=_SESSION, session_wide=True)
 def torn_event(site: Site) -> Where:
     """A capture ended in the middle of a line."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     row = events.row(len(events) - 1)
     base = {name: row[name] for name in ("session", "frame", "ts_recv")}
     detail = f'{{"bytes":{site.rng.randrange(1, 500)}}}'
@@ -55,7 +55,7 @@ def capture_pending(site: Site) -> Where:
 @kind("session", severity="warning", touches=_SESSION, session_wide=True)
 def session_end_lost(site: Site) -> Where:
     """A session has no end, though nobody writes it."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     row = int(site.pick(np.flatnonzero(events.words("kind") == "session_end")))
     session = events.value("session", row)
     events.drop([row])
@@ -66,7 +66,7 @@ def session_end_lost(site: Site) -> Where:
 @kind("session", severity="warning", touches=_SESSION, session_wide=True)
 def connected_twice(site: Site) -> Where:
     """A connection is said to have been opened twice."""
-    events = site.filled("events")
+    events = site.filled("events", 1)
     opened = events.row(int(site.pick(np.flatnonzero(events.words("kind") == "connected"))))
     session, frame, ts_recv = _line(site)
     site.add_rows("events", site.symbol, [opened | {"frame": frame, "ts_recv": ts_recv}])
