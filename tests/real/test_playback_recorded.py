@@ -51,7 +51,8 @@ def test_capture_played_over_sockets_is_recorded_as_it_is_imported(
         assert values(tmp_path / "data", table, columns) == values(real_dataset, table, columns), table
     [figures] = validate(tmp_path / "data").symbols
     assert (figures.messages, figures.chain_breaks) == (6495, 0)
-    assert figures.bbo_equal == figures.bbo_compared >= 1000
+    # Of about a thousand; each second until the snapshot is there is a minute of the capture.
+    assert figures.bbo_equal == figures.bbo_compared >= 500
 
 
 def test_okx_updates_of_2026_come_back_exact_from_the_tables(shared_data: Path, tmp_path: Path) -> None:
