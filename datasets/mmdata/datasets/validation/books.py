@@ -22,6 +22,8 @@ Flags = NDArray[np.bool_]
 # Order within one frame: what begins there, its messages, what was noted about them.
 BEFORE, WITHIN, AFTER = 0, 1, 2
 
+_HEADS = 9
+"""Fields of a message that are one value; the others are its levels'."""
 _MOST_PENDING = 1 << 20
 """Levels that are kept for a snapshot to come: it answers within seconds, so minutes of a market do."""
 
@@ -30,6 +32,7 @@ class Walked(NamedTuple):
     """Messages of a chunk in the order that counts, marks among them, and the book after each; (n,)."""
 
     messages: Messages
+    """Without their levels."""
     tops: Ints
     """(n, 5): valid, best bid, its size, best ask, its size."""
     applied: Flags
@@ -45,16 +48,32 @@ class BookWalk:
 
     def __init__(self, chain: ChainRule, unit: int) -> None:
         """Start without a book; ``unit``: what prices are multiples of, 0 where nobody knows."""
-        self._carry = no_messages()
+        self._joined = self._carry = no_messages()
         self._book = Book(kernel_columns(self._carry), chain, unit=unit)
+        self._room = no_messages()
+        """Of levels: room is made once, not with each chunk."""
+
+    def join(self, pieces: Sequence[tuple[int, Messages]]) -> Messages:
+        """Return the messages of a chunk as `merged` does; their levels last until the next is joined."""
+        blocks = [self._carry, *_blocks(pieces)]
+        held, n = len(self._carry.kind), sum(len(block.price) for block in blocks)
+        if n > len(self._room.price):
+            self._room = Messages(*(np.empty(2 * n, column.dtype) for column in self._room))
+        heads = (np.concatenate([block[at] for block in blocks]) for at in range(_HEADS))
+        levels = (
+            np.concatenate([block[at] for block in blocks], out=self._room[at][:n])
+            for at in range(_HEADS, len(self._room))
+        )
+        self._joined = Messages(*heads, *levels)
+        until = np.concatenate(([0], np.cumsum(self._joined.levels)))
+        return _block(self._joined, until, held, len(self._joined.kind))
 
     def take(self, messages: Messages, stops: Sequence[int], look: Look) -> Walked:
-        """Apply ``messages``, in order; after each of ``stops`` (ascending) call ``look``."""
-        held = len(self._carry.kind)
-        joined = messages if not held else _concatenated((self._carry, messages))
-        book = self._book
+        """Apply the messages that were joined last; after each of ``stops`` (ascending) call ``look``."""
+        book, joined = self._book, self._joined
         book.columns = kernel_columns(joined)
         n = len(joined.kind)
+        held = n - len(messages.kind)
         tops, applied = np.empty((n, 5), np.int64), np.empty(n, np.bool_)
         begin = held
         for stop in stops:
@@ -63,7 +82,9 @@ class BookWalk:
             look(book, stop)
         book.run(begin, n, tops, applied)
         self._keep(joined)
-        return Walked(messages, tops[held:], applied[held:])
+        none = no_messages()
+        heads = messages._replace(side=none.side, price=none.price, size=none.size)
+        return Walked(heads, tops[held:], applied[held:])
 
     def _keep(self, joined: Messages) -> None:
         """Carry over what the book may still need, and let its state point there."""
@@ -80,6 +101,7 @@ class BookWalk:
             state[SNAPSHOT] = 0
         self._carry = picked(joined, np.array(chosen, np.int64))
         self._book.columns = kernel_columns(self._carry)
+        self._joined = no_messages()
 
 
 def no_messages() -> Messages:
@@ -122,15 +144,20 @@ def marks(places: Sequence[tuple[int, int, int]]) -> Messages:
 
 def merged(pieces: Sequence[tuple[int, Messages]]) -> Messages:
     """Return the messages of several pieces in order; each piece has its place within a frame."""
+    return Messages(*map(np.concatenate, zip(no_messages(), *_blocks(pieces), strict=True)))
+
+
+def _blocks(pieces: Sequence[tuple[int, Messages]]) -> list[Messages]:
+    """Return the messages of several pieces in order, as views of those that stay together.
+
+    Levels are many, and few messages stand between those of another piece.
+    """
     pieces = [(at, piece) for at, piece in pieces if len(piece.kind)]
-    if not pieces:
-        return no_messages()
-    if len(pieces) == 1:
-        return pieces[0][1]
+    if len(pieces) < 2:
+        return [piece for _, piece in pieces]
     counts = [len(piece.kind) for _, piece in pieces]
     within = np.repeat([at for at, _ in pieces], counts)
     rank = np.lexsort((within, np.concatenate([piece.order for _, piece in pieces])))
-    # Levels are many, and few messages stand between those of another piece: they are moved in blocks.
     of, begins = np.repeat(np.arange(len(pieces)), counts)[rank], np.cumsum([0, *counts])
     edges = np.flatnonzero((np.diff(rank) != 1) | (np.diff(of) != 0)) + 1
     until = [np.concatenate(([0], np.cumsum(piece.levels))) for _, piece in pieces]
@@ -139,13 +166,13 @@ def merged(pieces: Sequence[tuple[int, Messages]]) -> Messages:
         which = int(of[first])
         begin = int(rank[first] - begins[which])
         blocks.append(_block(pieces[which][1], until[which], begin, begin + end - first))
-    return _concatenated(blocks)
+    return blocks
 
 
 def _block(messages: Messages, until: Ints, begin: int, end: int) -> Messages:
     """Return the messages ``begin:end``, views; ``until`` (n + 1,) is how many levels are before each."""
-    columns: list[NDArray[Any]] = [column[begin:end] for column in messages[:9]]
-    columns += [column[until[begin] : until[end]] for column in messages[9:]]
+    columns: list[NDArray[Any]] = [column[begin:end] for column in messages[:_HEADS]]
+    columns += [column[until[begin] : until[end]] for column in messages[_HEADS:]]
     return Messages(*columns)
 
 
@@ -155,13 +182,9 @@ def picked(messages: Messages, rank: Ints) -> Messages:
     starts = (np.cumsum(messages.levels) - messages.levels)[rank]
     offsets = np.cumsum(counts) - counts
     rows = np.repeat(starts - offsets, counts) + np.arange(int(counts.sum()))
-    columns: list[NDArray[Any]] = [column[rank] for column in messages[:9]]
-    columns += [column[rows] for column in messages[9:]]
+    columns: list[NDArray[Any]] = [column[rank] for column in messages[:_HEADS]]
+    columns += [column[rows] for column in messages[_HEADS:]]
     return Messages(*columns)
-
-
-def _concatenated(pieces: Sequence[Messages]) -> Messages:
-    return Messages(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
 
 
 def kernel_columns(messages: Messages) -> Kernel:

@@ -164,7 +164,7 @@ class Decoder:
     units: Units
     grid: Grid
     findings: Findings
-    breaks: list[int] = field(default_factory=list)
+    _breaks: list[int] = field(default_factory=list)
     """Places at which something damaged was left out."""
     _ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -177,11 +177,21 @@ class Decoder:
             columns = self._checked(columns, batch)
         del columns["session"], columns["strange"]
         if batch.piece.broken_before and batch.first_row == batch.piece.offset and len(columns["order"]):
-            self.breaks.append(int(columns["order"][0]))
+            self._breaks.append(int(columns["order"][0]))
         is_end = batch.first_row + batch.rows.num_rows == batch.piece.offset + batch.piece.rows
         if batch.piece.broken_after and is_end and len(columns["order"]):
-            self.breaks.append(int(columns["order"][-1]) + 1)
+            self._breaks.append(int(columns["order"][-1]) + 1)
         return columns
+
+    def breaks_before(self, horizon: int) -> list[int]:
+        """Take the places, before ``horizon``, at which something damaged was left out; in order.
+
+        Another thread may be decoding what comes later.
+        """
+        due = sorted(place for place in self._breaks if place < horizon)
+        for place in due:
+            self._breaks.remove(place)
+        return due
 
     def _decoded(self, batch: Batch) -> Columns:
         rows = batch.rows
@@ -292,10 +302,10 @@ class Decoder:
             order = columns["order"]
             after, before = np.flatnonzero(~strange[at:]), np.flatnonzero(~strange[:at])
             if after.size:
-                self.breaks.append(int(order[at + after[0]]))
+                self._breaks.append(int(order[at + after[0]]))
             else:
                 end = int(order[before[-1]]) if before.size else self._ends.get(_key(batch), -1)
-                self.breaks.append(end + 1)
+                self._breaks.append(end + 1)
         if batch.piece.after >= 0:
             kept &= (columns["order"].astype(np.int64) & FRAME_MASK) > batch.piece.after
         return columns if kept.all() else {name: column[kept] for name, column in columns.items()}
@@ -317,7 +327,7 @@ class Decoder:
             )
             if self.table == "trades":
                 order = columns["order"]
-                self.breaks.append(int(order[at + 1]) if at + 1 < len(order) else int(order[at]) + 1)
+                self._breaks.append(int(order[at + 1]) if at + 1 < len(order) else int(order[at]) + 1)
         return {name: column[~strange] for name, column in columns.items()}
 
     def _in_order(self, columns: Columns, batch: Batch) -> Columns:

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import TypeVar
 
 from mmdata.datasets.certificate.derive import Day
@@ -15,6 +16,7 @@ from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.layout import CAPTURES, list_symbols
 from mmdata.datasets.stores import Place as Store
 from mmdata.datasets.stores import Root, children, root_of
+from mmdata.datasets.validation._kernels import warm_up
 from mmdata.datasets.validation.conclude import Conclusion
 from mmdata.datasets.validation.files import foreign_files
 from mmdata.datasets.validation.findings import Findings, Place
@@ -57,6 +59,7 @@ def validate(
         have = ", ".join(f"{e} {s}" for e, s in list_symbols(place)) or "nothing"
         asked = " ".join(name for name in (exchange, symbol) if name) or "any symbol"
         raise UsageError(f"{place}: nothing of {asked} to validate; it holds {have}")
+    Thread(target=warm_up).start()  # while footers and events are read
     report = ValidationReport(str(place))
     report.findings += _strangers(place, exchange, own_thresholds)
     venues: dict[str, VenueFacts] = {}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ Columns = dict[str, NDArray[Any]]
 
 _WORDS = ("session", "side", "reason", "kind", "origin")
 EVERYTHING = 2**63 - 1
+AHEAD = 2
+"""Batches of a table that are decoded before they are asked for."""
 
 
 class Batch(NamedTuple):
@@ -38,8 +42,49 @@ class Batch(NamedTuple):
 Decode = Callable[[Batch], Columns]
 
 
+class _Ahead:
+    """Has batches decoded on a pool, one after the other, while fewer than ``AHEAD`` wait to be taken."""
+
+    def __init__(self, pool: ThreadPoolExecutor, advance: Callable[[], Columns | None]) -> None:
+        self._pool = pool
+        self._advance = advance
+        self._decoded: SimpleQueue[Future[Columns | None]] = SimpleQueue()
+        self._lock = RLock()
+        self._waiting = 0
+        self._is_busy = self._is_over = False
+        self._go_on()
+
+    def take(self) -> Columns | None:
+        """Return the next batch, None behind the last; raise what kept it from being decoded."""
+        found = self._decoded.get().result()
+        with self._lock:
+            self._waiting -= 1
+            self._go_on()
+        return found
+
+    def stop(self) -> None:
+        """Have no more decoded."""
+        with self._lock:
+            self._is_over = True
+
+    def _go_on(self) -> None:
+        with self._lock:
+            if not (self._is_busy or self._is_over) and self._waiting < AHEAD:
+                self._is_busy = True
+                self._pool.submit(self._advance).add_done_callback(self._note)
+
+    def _note(self, decoded: Future[Columns | None]) -> None:
+        with self._lock:
+            self._is_busy = False
+            self._waiting += 1
+            if decoded.exception() is not None or decoded.result() is None:
+                self._is_over = True
+            self._decoded.put(decoded)  # before the next one may be
+            self._go_on()
+
+
 class _Lane:
-    """Pieces one after the other, a batch at a time, the next one decoded meanwhile."""
+    """Pieces one after the other, a batch at a time, the next ones decoded meanwhile."""
 
     def __init__(
         self,
@@ -55,11 +100,10 @@ class _Lane:
         self._columns = columns
         self._decode = decode
         self._size = size
-        self._pool = pool
         self._damaged = damaged
         self._ends = [-1] * (margin + 1)
         self._batches = self._read()
-        self._next: Future[Columns | None] = pool.submit(self._advance)
+        self._next = _Ahead(pool, self._advance)
         self.buffer: list[Columns] = []
         """Pieces behind one another that were not taken yet, none of them empty; only the last one can lack
         rows of its last frame."""
@@ -67,14 +111,17 @@ class _Lane:
 
     def load(self) -> None:
         """Put one more batch behind what is in the buffer."""
-        found = self._next.result()
+        found = self._next.take()
         if found is None:
             self.is_done = True
             return
-        self._next = self._pool.submit(self._advance)
         self._ends = [*self._ends[1:], int(found["order"][-1])]
         held = self.buffer.pop() if self.buffer else None
         self.buffer += [found] if held is None else whole(held, found)
+
+    def stop(self) -> None:
+        """Have no more batches decoded."""
+        self._next.stop()
 
     @property
     def horizon(self) -> int:
@@ -163,6 +210,8 @@ class Stream:
     def __init__(self, lanes: Sequence[_Lane], empty: Columns) -> None:
         self.lanes = lanes
         self._empty = empty
+        self._shown = -1
+        """Up to here rows were shown ahead of their step."""
 
     def take(self, horizon: int) -> list[Columns]:
         """Take the rows before ``horizon``: pieces of whole frames behind one another, at least one."""
@@ -174,14 +223,17 @@ class Stream:
         return [{name: column[rank] for name, column in rows.items()}]
 
     def ahead(self) -> Columns:
-        """Return the rows that are read and not taken yet, whole frames only."""
+        """Return the rows that are read and belong to later steps, whole frames only, each once."""
         held = [lane.buffer for lane in self.lanes if lane.buffer]
-        if len(held) != 1:
+        new = [rows for rows in held[0] if rows["order"][-1] > self._shown] if len(held) == 1 else []
+        if not new:
             return self._empty
-        rows = joined(held[0])
-        if all(lane.is_done for lane in self.lanes):
-            return rows
-        return _split(rows, int(rows["order"][-1]))[0]
+        _, rows = _split(joined(new), self._shown + 1)
+        if not all(lane.is_done for lane in self.lanes):
+            rows, _ = _split(rows, int(rows["order"][-1]))
+        if len(rows["order"]):
+            self._shown = int(rows["order"][-1])
+        return rows
 
 
 class Source(NamedTuple):
@@ -203,8 +255,8 @@ def steps(
     """Stream tables side by side: each step has a place, and all rows of all tables before it.
 
     A table's rows come in pieces behind one another, at least one; frames are never cut. Third are the rows
-    that are read already, but belong to later steps, of the tables that have a margin. ``damaged`` is called
-    with the name of a table when a file of it turns out to be.
+    that are read already, but belong to later steps, of the tables that have a margin; each comes once.
+    ``damaged`` is called with the name of a table when a file of it turns out to be.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(sources))) as pool:
         streams = {}
@@ -228,13 +280,15 @@ def steps(
             streams[table] = Stream(lanes, source.empty)
         everyone = [lane for stream in streams.values() for lane in stream.lanes]
         horizon = -1
-        while horizon < EVERYTHING:
-            while True:
-                behind = [lane for lane in everyone if lane.horizon <= horizon]
-                if not behind:
-                    break
-                for lane in behind:
-                    lane.load()
-            horizon = min((lane.horizon for lane in everyone), default=EVERYTHING)
-            step = {table: stream.take(horizon) for table, stream in streams.items()}
-            yield horizon, step, {table: streams[table].ahead() for table in sources if sources[table].margin}
+        try:
+            while horizon < EVERYTHING:
+                while behind := [lane for lane in everyone if lane.horizon <= horizon]:
+                    for lane in behind:
+                        lane.load()
+                horizon = min((lane.horizon for lane in everyone), default=EVERYTHING)
+                step = {table: stream.take(horizon) for table, stream in streams.items()}
+                later = {table: streams[table].ahead() for table in sources if sources[table].margin}
+                yield horizon, step, later
+        finally:
+            for lane in everyone:
+                lane.stop()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 
 import numpy as np
@@ -22,8 +25,8 @@ from mmdata.datasets.validation.books import (
     BEFORE,
     WITHIN,
     BookWalk,
+    Walked,
     marks,
-    merged,
     picked,
 )
 from mmdata.datasets.validation.chains import BookChain
@@ -41,7 +44,7 @@ from mmdata.datasets.validation.messages import (
 from mmdata.datasets.validation.minutes import BookMinutes
 from mmdata.datasets.validation.rows import READ, Decoder, Units, grid_of, no_rows
 from mmdata.datasets.validation.seen import Seen
-from mmdata.datasets.validation.streams import Columns, Source, batches, joined, steps
+from mmdata.datasets.validation.streams import EVERYTHING, Columns, Source, batches, joined, steps
 from mmdata.datasets.validation.thresholds import Thresholds
 from mmdata.datasets.validation.trades_quotes import TradesAndQuotes
 from mmdata.datasets.validation.validity import BookTimes
@@ -52,6 +55,7 @@ Ints = NDArray[np.int64]
 TABLES = ("depth", "snapshots", "trades", "bbo", "events", "instruments")
 BATCH = {"depth": 1 << 18, "snapshots": 1 << 16, "trades": 1 << 17, "bbo": 1 << 17}
 _AUDITS_AHEAD = 2
+_STEPS_BEHIND = 4
 _MS, _S = 1_000_000, 1_000_000_000
 _STEPS: tuple[tuple[grid.Step, tuple[str, ...]], ...] = (
     (TICK, ("price", "bid_price", "ask_price")),
@@ -103,8 +107,8 @@ class SymbolStream:
         self._next_ids = {
             event.order(self.ranks): event.next_id for event in self.events if event.next_id is not None
         }
-        self._seen_ahead = -1
-        """Up to here the snapshots were looked at already, ahead of their step."""
+        self._since: int | None = None
+        """Arrival of the last message; None: there was none yet."""
 
     # --- what is there
 
@@ -196,8 +200,18 @@ class SymbolStream:
         looks = BookLooks(*shared, self.chain, self.units, self.thresholds)
         times = BookTimes(*shared, self.units, self.thresholds.bridge_s)
         rest = TradesAndQuotes(self.exchange, *shared, self.units, self.thresholds, self._take_arrivals)
-        for horizon, step, ahead in steps(sources, self.findings, self.damaged.add):
-            self._take(horizon, step, ahead["snapshots"], decoders, looks, times, rest)
+        # What follows the book step by step does so on another thread, a few steps behind.
+        with ThreadPoolExecutor(1) as pool:
+            behind: deque[Future[None]] = deque()
+            for horizon, step, ahead in steps(sources, self.findings, self.damaged.add):
+                pieces, walked = self._walk_step(horizon, step, ahead["snapshots"], decoders["depth"], looks)
+                while len(behind) >= _STEPS_BEHIND:
+                    behind.popleft().result()
+                follow = (pieces, walked, step, decoders["trades"], times, rest)
+                is_end = horizon == EVERYTHING
+                behind.append(pool.submit(self._follow, *follow, is_tainted=looks.is_tainted, is_end=is_end))
+            for own in behind:
+                own.result()
         times.end(is_tainted=looks.is_tainted)
         looks.end()
         rest.end()
@@ -235,62 +249,64 @@ class SymbolStream:
             found.append(Units().price if unit is None else unit)
         return Units(*found)
 
-    def _take(
+    def _walk_step(
         self,
         horizon: int,
         step: dict[str, list[Columns]],
         snapshots_ahead: Columns,
-        decoders: dict[str, Decoder],
+        decoder: Decoder,
         looks: BookLooks,
-        times: BookTimes,
-        rest: TradesAndQuotes,
-    ) -> None:
-        """Take the rows of all tables up to the place ``horizon``."""
+    ) -> tuple[Sequence[Messages], Walked]:
+        """Take book messages and snapshots up to the place ``horizon``; return them, and the book at each."""
         pieces, faults = zip(*map(book_messages, step["depth"]), strict=True)
         tell_faults(faults, step["depth"], self.teller)
         snapshots = snapshots_of(joined(step["snapshots"]))
         self._check_snapshots(snapshots)
-        looks.note_audits(snapshots, snapshots_of(self._unseen(snapshots_ahead)))
+        looks.note_audits(snapshots, snapshots_of(snapshots_ahead))
         spliced = np.flatnonzero((snapshots.reason < 2) & (snapshots.messages.last_id != NO_ID))
         splices = picked(snapshots.messages, spliced)
         # Marks have no time of their own: the first wait for a message.
-        is_begun = times.last is not None or any(len(own.kind) for own in (*pieces, splices))
-        before, after = self._marks_until(horizon if is_begun else -1, decoders["depth"])
-        messages = _timed(
-            merged([*((WITHIN, own) for own in (*pieces, splices)), (BEFORE, before), (AFTER, after)]),
-            times.last,
-        )
-        # The time between two sessions is of neither.
-        ranks = np.where(messages.kind == SESSION, -1, messages.order >> FRAME_BITS)
+        is_begun = self._since is not None or any(len(own.kind) for own in (*pieces, splices))
+        before, after = self._marks_until(horizon if is_begun else -1, decoder)
+        parts = [*((WITHIN, own) for own in (*pieces, splices)), (BEFORE, before), (AFTER, after)]
+        messages = _timed(self._walk.join(parts), self._since)
+        if len(messages.kind):
+            self._since = int(messages.ts_recv[-1])
         targets = looks.targets(messages)
         stops = sorted({*targets, *np.flatnonzero(messages.checksum != NO_ID).tolist()})
         looks.will_start_from(snapshots, spliced)
         walked = self._walk.take(messages, stops, lambda book, at: looks.look(book, at, messages, targets))
         looks.reach_until(horizon)
-        is_tainted = looks.is_tainted
         self.seen.breaks += self._chain.take(messages)
+        return pieces, walked
+
+    def _follow(
+        self,
+        pieces: Sequence[Messages],
+        walked: Walked,
+        step: dict[str, list[Columns]],
+        trades: Decoder,
+        times: BookTimes,
+        rest: TradesAndQuotes,
+        *,
+        is_tainted: bool,
+        is_end: bool,
+    ) -> None:
+        """Show a step, and the book at each of its messages, to the checks that only follow it."""
+        messages = walked.messages
+        # The time between two sessions is of neither.
+        ranks = np.where(messages.kind == SESSION, -1, messages.order >> FRAME_BITS)
         self.minutes.take(walked, ranks)
         arrivals = ([own.order, own.ts_recv, own.ts_event] for own in pieces)
         self._take_arrivals("depth", *map(np.concatenate, zip(*arrivals, strict=True)))
         times.take(walked, ranks, is_tainted=is_tainted)
-        is_end = horizon == 2**63 - 1
-        rest.take_trades(
-            joined(step["trades"]), walked, decoders["trades"], is_tainted=is_tainted, is_end=is_end
-        )
+        rest.take_trades(joined(step["trades"]), walked, trades, is_tainted=is_tainted, is_end=is_end)
         rest.take_quotes(joined(step["bbo"]), walked, is_tainted=is_tainted)
-
-    def _unseen(self, snapshots_ahead: Columns) -> Columns:
-        """Return the rows ahead that were not there in an earlier step."""
-        order = snapshots_ahead["order"]
-        new = int(np.searchsorted(order, self._seen_ahead, side="right"))
-        self._seen_ahead = max(self._seen_ahead, int(order[-1])) if len(order) else self._seen_ahead
-        return {name: column[new:] for name, column in snapshots_ahead.items()}
 
     def _marks_until(self, horizon: int, decoder: Decoder) -> tuple[Messages, Messages]:
         until = next((at for at, mark in enumerate(self._marks) if mark[0] >= horizon), len(self._marks))
         due, self._marks = self._marks[:until], self._marks[until:]
-        due += [(order, BEFORE, GAP_OPEN, NO_TIME) for order in decoder.breaks if order < horizon]
-        decoder.breaks[:] = [order for order in decoder.breaks if order >= horizon]
+        due += [(order, BEFORE, GAP_OPEN, NO_TIME) for order in decoder.breaks_before(horizon)]
         # A session's mark stands before the damage in it.
         due.sort(key=lambda mark: (mark[0], mark[2] != SESSION))
         before, after = (
@@ -323,7 +339,7 @@ class SymbolStream:
             )
 
 
-def _timed(messages: Messages, last: tuple[int, int, bool] | None) -> Messages:
+def _timed(messages: Messages, last: int | None) -> Messages:
     """Give marks without a time that of what is before them, or of what follows at the very begin."""
     times = messages.ts_recv
     timed = np.flatnonzero(times != NO_TIME)
@@ -331,7 +347,7 @@ def _timed(messages: Messages, last: tuple[int, int, bool] | None) -> Messages:
         return messages
     before = np.maximum.accumulate(np.where(times != NO_TIME, np.arange(len(times)), -1))
     filled = times[np.maximum(before, 0)]
-    first = last[0] if last is not None else int(times[timed[0]]) if timed.size else 0
+    first = last if last is not None else int(times[timed[0]]) if timed.size else 0
     return messages._replace(ts_recv=np.where(before < 0, first, filled))
 
 

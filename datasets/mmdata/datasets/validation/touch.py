@@ -52,32 +52,35 @@ class QuoteChecks:
 
     def take(self, walked: Walked, quotes: Told) -> tuple[Told, Told]:
         """Take a chunk; return the quotes that were compared, and those of them that differ."""
-        chosen = np.flatnonzero(walked.applied & (walked.messages.last_id != NO_ID))
         messages = walked.messages
-        more = Told(messages.order, messages.ts_recv, messages.last_id, *walked.tops[:, 1:].T).at(chosen)
-        books = self._books.with_more(more)
-        compared, unequal, waiting = _NONE, _NONE, _NONE
-        for own in (self._quotes, quotes):
-            rows, are_unequal = _compare(books, own)
-            compared = compared.with_more(own.at(rows))
-            unequal = unequal.with_more(own.at(rows[are_unequal]))
-            waiting = waiting.with_more(own.at(_others(rows, len(own.ids))))
-        self._quotes = waiting.at(slice(-_HELD, None))
+        chosen = np.flatnonzero(walked.applied & (messages.last_id != NO_ID))
+        new = Told(messages.order, messages.ts_recv, messages.last_id, *walked.tops[:, 1:].T).at(chosen)
+        waited, books = self._quotes, self._books.with_more(new)
+        late, late_unequal = _compare(new, waited)  # with those before it was compared already
+        rows, unequal = _compare(books, quotes)
+        waits = quotes.at(_others(rows, len(quotes.ids)))
+        still = waited.at(_others(late, len(waited.ids))) if late.size else waited
+        too_many = max(0, len(still.ids) + len(waits.ids) - _HELD)
+        self._quotes = still.at(slice(too_many, None)).with_more(waits)
         self._books = books.at(slice(-_HELD, None))
-        return compared, unequal
+        return (
+            waited.at(late).with_more(quotes.at(rows)),
+            waited.at(late[late_unequal]).with_more(quotes.at(rows[unequal])),
+        )
 
 
 def _compare(books: Told, quotes: Told) -> tuple[Ints, Flags]:
     """Return which of the quotes (their places) have the id of a book, and whether they differ from it."""
     ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
-    rank = np.arange(len(books.ids)) if ascends else np.argsort(books.ids, kind="stable")
+    rank = None if ascends else np.argsort(books.ids, kind="stable")
     rows, begins, counts = np.empty((3, len(quotes.ids)), np.int64)
-    (asked,) = read_only(quotes.ids)
-    found = find_equal(books.ids[rank], asked, rows, begins, counts)
+    ids, asked = read_only(books.ids if rank is None else books.ids[rank], quotes.ids)
+    found = find_equal(ids, asked, rows, begins, counts)
     rows, begins, counts = rows[:found].copy(), begins[:found], counts[:found]
-    books_of = rank[begins]
+    books_of = begins.copy() if rank is None else rank[begins]
     for at in np.flatnonzero(counts > 1).tolist():
-        candidates = rank[begins[at] : begins[at] + counts[at]]
+        candidates = np.arange(begins[at], begins[at] + counts[at])
+        candidates = candidates if rank is None else rank[candidates]
         books_of[at] = candidates[np.abs(books.order[candidates] - quotes.order[rows[at]]).argmin()]
     unequal = np.zeros(len(rows), np.bool_)
     for ours, theirs in zip(books[3:], quotes[3:], strict=True):

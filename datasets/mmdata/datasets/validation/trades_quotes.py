@@ -74,13 +74,13 @@ class TradesAndQuotes:
         first = np.where(by_id, own["trade_id"], own["first_trade_id"])
         last = np.where(by_id, own["trade_id"], own["last_trade_id"])
         known = _chosen((first != NO_ID) & (last != NO_ID), kind, first, last, order, times)
-        cuts = [] if not decoder.breaks else np.searchsorted(known[3], sorted(decoder.breaks)).tolist()
+        broken = decoder.breaks_before(int(order[-1]) + 1) if len(order) else []
+        cuts = np.searchsorted(known[3], broken).tolist()
         parts = [np.split(column, cuts) for column in known]
         for number, part in enumerate(zip(*parts, strict=True)):
             if number:
                 self._trade_chains.restart()
             self._seen.trade_steps += self._trade_chains.take(*part)
-        decoder.breaks[:] = [place for place in decoder.breaks if not len(order) or place > order[-1]]
         count_days(self._seen.trades, times)
         self._arrive("trades", order, times, own["ts_event"])
         on_book = (kind != _BLOCK) & (own["price"] > 0) & (times != NO_TIME)

@@ -45,7 +45,7 @@ class BookTimes:
         self._units = units
         self._bridge_ns = bridge_s * _S
         self._valid = False
-        self.last: tuple[int, int, bool] | None = None
+        self._last: tuple[int, int, bool] | None = None
         """Arrival, session and validity of the last message; None: there was none yet."""
         self._episode: Episode | None = None
         self._waiting: Waiting | None = None
@@ -59,7 +59,7 @@ class BookTimes:
         messages = walked.messages
         if len(messages.kind):
             self._valid = bool(walked.tops[-1, 0])
-            self.last = int(messages.ts_recv[-1]), int(ranks[-1]), self._valid
+            self._last = int(messages.ts_recv[-1]), int(ranks[-1]), self._valid
 
     def end(self, *, is_tainted: bool) -> None:
         """Say that no message follows."""
@@ -81,10 +81,10 @@ class BookTimes:
             entry.end = max(entry.end, int(times[last]))
             entry.messages += rows.stop - rows.start
             entry.last_id = int(messages.last_id[last])
-        if self.last is not None:
-            times = np.concatenate(([self.last[0]], times))
-            ranks = np.concatenate(([self.last[1]], ranks))
-            valid = np.concatenate(([self.last[2]], valid))
+        if self._last is not None:
+            times = np.concatenate(([self._last[0]], times))
+            ranks = np.concatenate(([self._last[1]], ranks))
+            valid = np.concatenate(([self._last[2]], valid))
         spans = np.diff(times)
         spans[(ranks[1:] != ranks[:-1]) | (spans < 0)] = 0
         for (rank, day), rows in _stretches(ranks[:-1], times[:-1] // DAY_NS):
