@@ -15,7 +15,7 @@ from mmdata.datasets.errors import ConfigError
 from mmdata.datasets.histogram import Histogram
 from mmdata.datasets.market import NO_TIME
 from mmdata.datasets.validation import Thresholds, read_thresholds
-from mmdata.datasets.validation._kernels import copy_whole, find_equal, is_orderly
+from mmdata.datasets.validation._kernels import copy_whole, find_nearest, is_orderly, read_only
 from mmdata.datasets.validation.arrivals import MINUTE_NS, Channel, Limits, latency_of
 from mmdata.datasets.validation.audits import Shown, compare, find_message
 from mmdata.datasets.validation.books import marks, merged
@@ -189,12 +189,14 @@ def test_values_are_copied_and_seen_to_be_whole(values: tuple[int, ...], is_whol
     assert copy.tolist() == [*values]
 
 
-def test_ids_are_found_in_whatever_order_they_are_asked_for() -> None:
-    ids, asked = ints(2, 4, 4, 7, 9), ints(1, 4, 4, 9, 10, 3, 2, 7)
-    rows, begins, counts = np.empty((3, len(asked)), np.int64)
-    found = find_equal(ids, asked, rows, begins, counts)
-    places = [column[:found].tolist() for column in (rows, begins, counts)]
-    assert places == [[1, 2, 3, 6, 7], [1, 1, 4, 0, 3], [2, 2, 1, 1, 1]]
+def test_ids_are_found_in_whatever_order_they_are_asked_for_and_the_nearest_of_equal_ones() -> None:
+    ids, places = ints(2, 4, 4, 4, 7, 9), ints(20, 10, 30, 50, 70, 90)
+    asked, asked_at = ints(1, 4, 4, 4, 9, 10, 3, 2, 7), ints(0, 12, 20, 60, 0, 0, 0, 99, 70)
+    rows, nearest = np.empty((2, len(asked)), np.int64)
+    ids, places, asked, asked_at = read_only(ids, places, asked, asked_at)
+    found = find_nearest(ids, places, asked, asked_at, rows, nearest)
+    assert rows[:found].tolist() == [1, 2, 3, 4, 7, 8]
+    assert nearest[:found].tolist() == [1, 1, 3, 5, 0, 4]  # of 10 and 30 for 20 the first
 
 
 # --- messages

@@ -451,10 +451,11 @@ def watch_clocks(
 
 
 @kernel(chain)
-def find_equal(ids: Ints, asked: Ints, rows: Ints, begins: Ints, counts: Ints) -> int:
-    """Write which of ``asked`` (m,) stand in ``ids`` (ascending), where first and how often; return how many.
+def find_nearest(ids: Ints, places: Ints, asked: Ints, asked_at: Ints, rows: Ints, nearest: Ints) -> int:
+    """Write which of ``asked`` (m,) stand in ``ids`` (ascending), and which of those; return how many.
 
-    Room for the answer is m in each of the last three.
+    Of equal ids (n,) it is the one whose place is nearest to that of who asks, the first of two as near. Room
+    for the answer is m in each of the last two.
     """
     n = len(ids)
     found = begin = end = 0
@@ -469,9 +470,12 @@ def find_equal(ids: Ints, asked: Ints, rows: Ints, begins: Ints, counts: Ints) -
             while end < n and ids[end] == asked[i]:
                 end += 1
         if end > begin:
+            best = begin
+            for at in range(begin + 1, end):
+                if abs(places[at] - asked_at[i]) < abs(places[best] - asked_at[i]):
+                    best = at
             rows[found] = i
-            begins[found] = begin
-            counts[found] = end - begin
+            nearest[found] = best
             found += 1
     return found
 

@@ -102,7 +102,7 @@ class _Lane:
         self._size = size
         self._damaged = damaged
         self._ends = [-1] * (margin + 1)
-        self._batches = self._read()
+        self._batches = self._gathered()
         self._next = _Ahead(pool, self._advance)
         self.buffer: list[Columns] = []
         """Pieces behind one another that were not taken yet, none of them empty; only the last one can lack
@@ -140,6 +140,17 @@ class _Lane:
 
     def _advance(self) -> Columns | None:
         return next(self._batches, None)
+
+    def _gathered(self) -> Iterator[Columns]:
+        """Yield what is read; of small files several at once: each is a step of all tables."""
+        small: list[Columns] = []
+        for columns in self._read():
+            small.append(columns)
+            if 2 * sum(len(own["order"]) for own in small) >= self._size:
+                yield joined(small)
+                small = []
+        if small:
+            yield joined(small)
 
     def _read(self) -> Iterator[Columns]:
         last = -1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets.chain import NO_ID
-from mmdata.datasets.validation._kernels import find_equal, outside, read_only
+from mmdata.datasets.validation._kernels import find_nearest, outside, read_only
 from mmdata.datasets.validation.books import Walked
 
 Ints = NDArray[np.int64]
@@ -71,17 +71,15 @@ class QuoteChecks:
 
 def _compare(books: Told, quotes: Told) -> tuple[Ints, Flags]:
     """Return which of the quotes (their places) have the id of a book, and whether they differ from it."""
-    ascends = bool((books.ids[1:] >= books.ids[:-1]).all())
-    rank = None if ascends else np.argsort(books.ids, kind="stable")
-    rows, begins, counts = np.empty((3, len(quotes.ids)), np.int64)
-    ids, asked = read_only(books.ids if rank is None else books.ids[rank], quotes.ids)
-    found = find_equal(ids, asked, rows, begins, counts)
-    rows, begins, counts = rows[:found].copy(), begins[:found], counts[:found]
-    books_of = begins.copy() if rank is None else rank[begins]
-    for at in np.flatnonzero(counts > 1).tolist():
-        candidates = np.arange(begins[at], begins[at] + counts[at])
-        candidates = candidates if rank is None else rank[candidates]
-        books_of[at] = candidates[np.abs(books.order[candidates] - quotes.order[rows[at]]).argmin()]
+    ids, places = books.ids, books.order
+    rank = None if (ids[1:] >= ids[:-1]).all() else np.argsort(ids, kind="stable")
+    if rank is not None:
+        ids, places = ids[rank], places[rank]
+    rows, books_of = np.empty((2, len(quotes.ids)), np.int64)
+    ids, places, asked, asked_at = read_only(ids, places, quotes.ids, quotes.order)
+    found = find_nearest(ids, places, asked, asked_at, rows, books_of)
+    rows, books_of = rows[:found].copy(), books_of[:found].copy()
+    books_of = books_of if rank is None else rank[books_of]
     unequal = np.zeros(len(rows), np.bool_)
     for ours, theirs in zip(books[3:], quotes[3:], strict=True):
         unequal |= ours[books_of] != theirs[rows]
