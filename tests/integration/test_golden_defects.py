@@ -15,6 +15,8 @@ from mmdata.datasets.validation import validate
 from mmdata.sandbox.defects import KINDS, generate, make_twin, score
 
 ATTEMPTS = 30
+ATTEMPTS_AT_ONE = 6
+"""After so many another twin is made: where parts end, say, no seed changes."""
 EACH_RUN = 8
 MIXED = 2
 """Datasets with several defects at once."""
@@ -32,6 +34,9 @@ def twin(tmp_path_factory: pytest.TempPathFactory, defects_seed: int) -> Path:
 def check(source: Path, root: Path, seed: int, **what: object) -> None:
     """Plant, validate, and compare; another place is drawn where the market of the first has none."""
     for attempt in range(ATTEMPTS):
+        if attempt and attempt % ATTEMPTS_AT_ONE == 0:
+            source = root / f"twin {attempt}"
+            make_twin(source, seed + attempt)
         try:
             labels = generate(root / str(attempt), seed + attempt, source=source, **what)  # type: ignore[arg-type]
         except UsageError:

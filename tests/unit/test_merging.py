@@ -16,7 +16,7 @@ from mmdata.datasets.layout import list_parts
 from mmdata.datasets.merging import MergeReport, merge
 from mmdata.datasets.validation import validate
 from mmdata.recorder.importing import import_sources
-from tests.builders import DAY, rows, spot_lines
+from tests.builders import DAY, TS, rows, spot_lines
 
 
 def recorded(
@@ -183,6 +183,25 @@ def test_what_each_lacks_and_what_is_told_differently_is_named(tmp_path: Path) -
     assert depth.ids == {"first": [129, 134], "second": [149], "different": [159]}
     assert (trades.lacking, trades.different) == ((2, 1), 1)
     assert trades.ids == {"first": [4, 5], "second": [8], "different": [3]}
+
+
+def test_best_bids_and_asks_are_compared_by_id(tmp_path: Path) -> None:
+    def tickers(name: str, ids: range, bid: str = "100.10") -> Path:
+        ticker = '%d {"stream":"btcusdt@bookTicker","data":{"u":%d,"s":"BTCUSDT","b":"%s","B":"1",%s}}'
+        ask = '"a":"100.20","A":"2"'
+        lines = [ticker % (TS + id_, id_, bid if id_ == 7 else "100.10", ask) for id_ in ids]
+        source = tmp_path / f"{name}.log"
+        source.write_text("\n".join(lines) + "\n")
+        import_sources(
+            [source], tmp_path / name, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT"
+        )
+        return tmp_path / name
+
+    one = tickers("one", range(1, 10))
+    assert compare(one, tickers("other", range(3, 12))).exit_code() == 0
+    [found] = compare(one, tickers("third", range(5, 12, 2), bid="100.11")).tables
+    assert (found.table, found.both, found.lacking, found.outside) == ("bbo", 3, (0, 2), (4, 1))
+    assert (found.different, found.ids) == (1, {"first": [], "second": [6, 8], "different": [7]})
 
 
 def test_recordings_without_anything_in_common_are_refused_or_differ(tmp_path: Path) -> None:

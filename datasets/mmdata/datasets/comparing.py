@@ -1,8 +1,8 @@
 """Two recordings of the same streams compared by id: what each lacks, and what they tell differently.
 
-Book messages are paired by their ids, trades by kind and id. Whole books sent in the stream and heartbeats
-are each connection's own, and are left out. Only what lies between the first and the last message that both
-have counts: before and after it one of them did not record.
+Book messages and best bids and asks are paired by their ids, trades by kind and id. Whole books sent in the
+stream and heartbeats are each connection's own, and are left out. Only what lies between the first and the
+last message that both have counts: before and after it one of them did not record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.datasets.heads import Flags, Heads, Ints, Recording, rows_of
 from mmdata.datasets.layout import NO_SYMBOL, list_partitions
@@ -24,8 +25,14 @@ from mmdata.datasets.stores import local_root
 
 _SHOWN = 5
 _MS = 1_000_000
-_TABLES = ("depth", "trades")
-_VALUES = {"depth": ("side", "price", "size"), "trades": ("side", "price", "size")}
+_TABLES = ("depth", "trades", "bbo")
+_THINNED = {("okx", "bbo")}
+"""One every 10 ms (`bbo-tbt`): which of them is each connection's own, and to lack some is no difference."""
+_VALUES = {
+    "depth": ("side", "price", "size"),
+    "trades": ("side", "price", "size"),
+    "bbo": ("bid_price", "bid_size", "ask_price", "ask_size"),
+}
 
 
 @dataclass
@@ -53,7 +60,8 @@ class Compared:
     @property
     def differs(self) -> bool:
         """True where something is missing or told differently, or nothing is in both."""
-        return bool(sum(self.lacking) or self.different or not self.both)
+        lacking = 0 if (self.exchange, self.table) in _THINNED else sum(self.lacking)
+        return bool(lacking or self.different or not self.both)
 
 
 @dataclass
@@ -120,8 +128,13 @@ def _pairs(root: Path, exchange: str | None, symbol: str | None) -> set[tuple[st
 def _compare(exchange: str, symbol: str, table: str, recordings: Sequence[Recording]) -> list[Compared]:
     heads = [recording.heads(table, symbol) for recording in recordings]
     rows = [_rows(recording, table, symbol) for recording in recordings]
-    if table == "depth":
-        keep = [~own.is_snapshot & (own.last_id != own.prev_id) & (own.last_id != -(2**63)) for own in heads]
+    if table != "trades":
+        keep = [own.last_id != NO_ID for own in heads]
+        if table == "depth":
+            keep = [
+                has_id & ~own.is_snapshot & (own.last_id != own.prev_id)
+                for has_id, own in zip(keep, heads, strict=True)
+            ]
         return [_by_key(Compared(exchange, symbol, table), heads, rows, keep)]
     kinds = [pc.fill_null(own[1]["kind"], "").to_numpy(zero_copy_only=False) for own in rows]
     shared = sorted({*kinds[0].tolist()} & {*kinds[1].tolist()})

@@ -24,6 +24,12 @@ def _has_checksums(site: Site) -> bool:
     return bool(site.depth.rows["checksum"].null_count < len(site.depth))
 
 
+def _told(site: Site) -> set[int]:
+    """Return the messages whose id a row of `bbo` has; heartbeats have that of the message before them."""
+    told = np.isin(site.messages.last_id, site.sheet("bbo").ints("last_id"))
+    return {*np.flatnonzero(told & (site.messages.last_id != NO_ID)).tolist()}
+
+
 def _equal_ids(site: Site) -> dict[int, list[int]]:
     """Return the rows of `bbo` whose id is a message's, by message; only ids that come once."""
     ids = site.messages.last_id
@@ -42,7 +48,7 @@ def _cross(site: Site, ticks: int) -> Where:
         raise NoPlaceError
     sheet, messages, walk = site.depth, site.messages, Walk(site)
     tick = _tick(site, sheet)
-    quoted = _equal_ids(site)
+    told = _told(site)
     asks = {at: (book.sides["ask"].best(), book.sides["bid"].best()) for at, book in walk.books()}
     for begin in site.shuffled(range(walk.first + 1, len(messages) - 8)):
         end = begin + site.rng.randrange(1, 6)
@@ -51,7 +57,7 @@ def _cross(site: Site, ticks: int) -> Where:
             continue
         price = ask + ticks * tick
         # The same ask has to last, no quote may compare itself, and nobody else may bid there.
-        if any(asks[at][0] != ask or at in quoted for at in range(begin, end)):
+        if any(asks[at][0] != ask or at in told for at in range(begin, end)):
             continue
         if walk.until(begin - 1, "bid", price) <= end or (asks[end][1] or 0) >= price:
             continue
@@ -163,13 +169,11 @@ def touch_size_wrong(site: Site) -> Where:
     if _has_checksums(site):
         raise NoPlaceError
     sheet, messages, walk = site.depth, site.messages, Walk(site)
-    quoted = _equal_ids(site)
+    quoted, told = _equal_ids(site), _told(site)
     tops = {
-        at: {side: own.best() for side, own in book.sides.items()}
-        for at, book in walk.books()
-        if at in quoted
+        at: {side: own.best() for side, own in book.sides.items()} for at, book in walk.books() if at in told
     }
-    for message in site.shuffled(tops):
+    for message in site.shuffled(sorted(quoted.keys() & tops.keys())):
         if len(quoted[message]) > 1 or messages.is_snapshot[message]:
             continue
         for row in messages.rows(message):
@@ -324,14 +328,18 @@ def ghost_level(site: Site) -> Where:
                 candidates[row] = (message, end, int(between[0]))
     least: dict[int, int] = dict.fromkeys(candidates, 99)
     present: dict[int, int] = {}
+    shown: dict[int, int] = {}
+    """Rank when the audit comes: one level too many among the best ten is no error yet."""
     for message, book in walk.books():
-        for row, (begin, end, _) in candidates.items():
+        for row, (begin, end, audit) in candidates.items():
             own = book.sides[walk.side[row]]
             if message == begin - 1:
                 present[row] = own.sizes.get(walk.price[row], 0)
             if begin <= message < end:
                 least[row] = min(least[row], own.rank(walk.price[row]))
-    chosen = [row for row in candidates if present.get(row) and 1 <= least[row] <= 7]
+                if walk.frame(message) < audit:
+                    shown[row] = own.rank(walk.price[row])
+    chosen = [row for row in candidates if present.get(row) and least[row] >= 1 and shown[row] < 9]
     row = int(site.pick(chosen))
     snapshots = site.filled("snapshots")
     first = int(np.flatnonzero(snapshots.ints("frame") == candidates[row][2])[0])
