@@ -33,8 +33,13 @@ NEEDS_MORE = {
 }
 """Kinds for which nothing of what they need is in the captures."""
 PLANTED = [name for name in KINDS if name not in NEEDS_MORE]
-EACH_RUN = 4
-FOUND_A_FAULT = [(13, "column_float_price"), (20, "last_twice")]
+EACH_RUN = 8
+FOUND_A_FAULT = [
+    (13, "column_float_price"),
+    (20, "last_twice"),
+    (21, "gap_recorded"),
+    (37, "event_steps_back"),
+]
 """Seeds and kinds that were not named as they should be, once."""
 ATTEMPTS = 30
 
