@@ -39,6 +39,7 @@ FOUND_A_FAULT = [
     (20, "last_twice"),
     (21, "gap_recorded"),
     (37, "event_steps_back"),
+    (71, "trade_gap_recorded"),
 ]
 """Seeds and kinds that were not named as they should be, once."""
 ATTEMPTS = 30

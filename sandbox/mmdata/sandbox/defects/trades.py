@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +37,8 @@ def _at(sheet: Sheet, row: int, **more: object) -> Where:
     return where
 
 
-def _lose(site: Site, kinds: tuple[str, ...] = ("trade", "agg")) -> tuple[Where, int, int]:
-    """Take trades out; return the place of the one behind the hole, and the ids around it."""
+def _lose(site: Site, kinds: tuple[str, ...] = ("trade", "agg")) -> tuple[Sheet, Where, dict[str, Any]]:
+    """Take trades out of a sheet; return it, the place of the one behind the hole, and its gap."""
     sheet = site.filled("trades")
     rows = _chain(site, sheet, kinds=kinds)
     first = site.rng.randrange(2, len(rows) - 6)
@@ -46,32 +47,35 @@ def _lose(site: Site, kinds: tuple[str, ...] = ("trade", "agg")) -> tuple[Where,
     before = _ids(site, sheet, rows[first - 1])[1]
     next_id = _ids(site, sheet, after)[0]
     where = _at(sheet, after, count=next_id - before - 1)
+    gap = {"ts_recv": sheet.value("ts_recv", after), "last_id": before, "next_id": next_id}
     sheet.drop(lost)
-    sheet.save()
-    return where, before, next_id
+    return sheet, where, gap
 
 
 @kind("trade_ids", touches=TRADES)
 def trade_lost(site: Site) -> Where:
     """Trades are gone, and no gap is on record."""
-    return _lose(site, ("trade", "agg") if site.exchange == OKX else ("trade",))[0]
+    sheet, where, _ = _lose(site, ("trade", "agg") if site.exchange == OKX else ("trade",))
+    sheet.save()
+    return where
 
 
 @kind("trade_ids", touches=TRADES, exchanges=("binance", "binance-usdm"))
 def agg_lost(site: Site) -> Where:
     """Aggregated trades are gone, and no gap is on record."""
-    return _lose(site, ("agg",))[0]
+    sheet, where, _ = _lose(site, ("agg",))
+    sheet.save()
+    return where
 
 
 @kind("trade_ids", touches=TRADES, severity="warning")
 def trade_gap_recorded(site: Site) -> Where:
     """Trades were lost; the gap is on record."""
-    where, before, next_id = _lose(site)
-    trades = site.sheet("trades")
-    row = int(np.flatnonzero(trades.ints("frame") == where["frame"])[0])
-    base = {"session": where["session"], "frame": where["frame"], "ts_recv": trades.value("ts_recv", row)}
-    gap = {"kind": "gap", "channel": "trades", "last_id": before, "next_id": next_id}
-    site.add_rows("events", site.symbol, [{**base, **gap, "conn": 1, "detail": '{"cause":"missing"}'}])
+    sheet, where, gap = _lose(site)
+    base = {"session": where["session"], "frame": where["frame"], "kind": "gap", "channel": "trades"}
+    event = {**base, **gap, "conn": 1, "detail": '{"cause":"missing"}'}
+    site.add_rows("events", site.symbol, [event])  # which may find no place for it
+    sheet.save()
     del where["file"], where["table"]  # the event's or the trade's: both are right
     return where
 
