@@ -21,10 +21,9 @@ type: $(STAMP)
 	$(BIN)/mypy
 
 # Two at a time: many tests wait for a recorder, and the others need a processor. A file's tests share what
-# its fixtures made; folders with long tests come first. Which defects are planted where is drawn each time,
-# and said at the end.
+# its fixtures made. Which defects are planted where is drawn each time, and said at the end.
 unit: $(STAMP)
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)
