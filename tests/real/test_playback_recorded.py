@@ -37,7 +37,7 @@ def test_capture_played_over_sockets_is_recorded_as_it_is_imported(
             tmp_path / "job.yaml",
             root=str(tmp_path / "data"),
             venues=[sandbox.venue("binance", ["BTCUSDT"])],
-            duration="18s",
+            duration="30s",  # of which it takes half, unless the machine is busy
         )
         run = mmdata("record", job, "--json")
     assert run.returncode == 0, run.stderr

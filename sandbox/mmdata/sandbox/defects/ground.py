@@ -301,11 +301,17 @@ class Site:
 
     @cached_property
     def _used(self) -> dict[int, int]:
-        """When the line of each ordinal arrived, of those with rows."""
+        """When the line of each ordinal arrived, of those with rows.
+
+        NoPlaceError: a file of the exchange was damaged before, and nobody knows which it had.
+        """
         used: dict[int, int] = {}
         for table in TABLES:
             for part in list_parts(self.root, table, exchange=self.exchange):
-                rows = pq.read_table(part.path, columns=["frame", "ts_recv"], partitioning=None)
+                try:
+                    rows = pq.read_table(part.path, columns=["frame", "ts_recv"], partitioning=None)
+                except (pa.ArrowException, OSError) as error:
+                    raise NoPlaceError from error
                 used.update(
                     zip(rows["frame"].to_pylist(), rows["ts_recv"].cast(pa.int64()).to_pylist(), strict=True)
                 )
