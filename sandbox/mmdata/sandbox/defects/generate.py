@@ -92,7 +92,9 @@ def plant(root: Path, kind: Kind, rng: Random, taken: Taken | None = None) -> li
     taken = set() if taken is None else taken
     for exchange, symbol in _markets(root, kind, rng):
         lanes = {(exchange, symbol, lane) for lane in kind.touches}
-        if lanes & taken:
+        # What is wrong with a session is seen in all of its symbols, or explains what is wrong with one.
+        others = any(own == exchange and (of == NO_SYMBOL) != kind.session_wide for own, of, _ in taken)
+        if others or lanes & taken:
             continue
         for _ in range(_TRIES):
             site = Site(root, exchange, symbol, rng)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.datasets.chain import NO_ID
-from mmdata.datasets.errors import UsageError
+from mmdata.datasets.errors import DatasetError, UsageError
 from mmdata.datasets.layout import NO_SYMBOL, Part, Partition, date_name, list_parts, part_name
 from mmdata.datasets.market import NO_TIME
 from mmdata.datasets.publish import ROW_GROUP, encoding, publish
@@ -303,18 +303,17 @@ class Site:
     def _used(self) -> dict[int, int]:
         """When the line of each ordinal arrived, of those with rows.
 
-        NoPlaceError: a file of the exchange was damaged before, and nobody knows which it had.
+        NoPlaceError: a file of the exchange was damaged before, or given another name.
         """
         used: dict[int, int] = {}
-        for table in TABLES:
-            for part in list_parts(self.root, table, exchange=self.exchange):
-                try:
+        try:
+            for table in TABLES:
+                for part in list_parts(self.root, table, exchange=self.exchange):
                     rows = pq.read_table(part.path, columns=["frame", "ts_recv"], partitioning=None)
-                except (pa.ArrowException, OSError) as error:
-                    raise NoPlaceError from error
-                used.update(
-                    zip(rows["frame"].to_pylist(), rows["ts_recv"].cast(pa.int64()).to_pylist(), strict=True)
-                )
+                    times = rows["ts_recv"].cast(pa.int64()).to_pylist()
+                    used.update(zip(rows["frame"].to_pylist(), times, strict=True))
+        except (DatasetError, pa.ArrowException, OSError) as error:
+            raise NoPlaceError from error
         return used
 
     def add_rows(self, table: str, symbol: str, rows: Sequence[Mapping[str, Any]]) -> None:
