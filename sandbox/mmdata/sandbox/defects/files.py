@@ -162,7 +162,7 @@ def column_null(site: Site) -> Where:
 _FOREIGN = ("notes.txt", "part-00000.parquet", "_SUCCESS", "20261121-depth.csv", ".part-00000.crc")
 
 
-@kind("name", touches=frozenset({"files"}))
+@kind("name", touches=EVERYTHING)  # nothing lists the files of its market any more
 def foreign_file(site: Site) -> Where:
     """A file that is no part of ours lies below a table."""
     part = site.part_of()
@@ -171,7 +171,7 @@ def foreign_file(site: Site) -> Where:
     return {"file": _below(site, path)}
 
 
-@kind("name", touches=frozenset({"files"}))
+@kind("name", touches=EVERYTHING)  # nothing lists the files of its market any more
 def file_misplaced(site: Site) -> Where:
     """A part lies one folder too high, beside the dates."""
     part = site.part_of()
