@@ -167,7 +167,7 @@ def clock_event_step(site: Site) -> Where:
     return {"session": session, "frame": frame}
 
 
-@kind("silence", severity="warning")
+@kind("silence", severity="warning", touches=_ALL_TIMES)  # any gap on record within it would explain it
 def silence(site: Site) -> Where:
     """Best bids and asks stopped for more than a minute, though connected."""
     sheet = site.filled("bbo")
