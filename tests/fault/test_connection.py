@@ -22,21 +22,24 @@ from tests.integration.conftest import ENVIRONMENT, RunningSandbox, mmdata, runn
 
 
 class CuttingProxy:
-    """Passes bytes on to a sandbox, and cuts every connection when told to."""
+    """Passes bytes on to a sandbox, and cuts every connection when told to.
+
+    Its time begins with the first connection: how long a recorder takes to start is no matter.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._writers: list[asyncio.StreamWriter] = []
+        self._cuts: list[float] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._ready.wait(5)
 
     def cut_at(self, *seconds: float) -> None:
-        """Cut all connections after so many seconds each."""
-        for after in seconds:
-            self._loop.call_soon_threadsafe(self._loop.call_later, after, self._cut)
+        """Cut all connections so many seconds each after the first one came; say so before it does."""
+        self._cuts += seconds
 
     def close(self) -> None:
         """Cut what is left, and end."""
@@ -62,6 +65,8 @@ class CuttingProxy:
         self._loop.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while self._cuts:
+            self._loop.call_later(self._cuts.pop(), self._cut)
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers += [writer, back]
         await asyncio.gather(self._copy(reader, back), self._copy(there, writer))

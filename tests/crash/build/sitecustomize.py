@@ -35,7 +35,7 @@ def count_frames(board: Board) -> None:
     """Bump a connection's counter before a read's messages are handed over: the seam of the promise.
 
     What is handed over at once is written at once, so a read that is under way counts as one; when it is
-    done, all of its messages count.
+    done, all of its messages count. One that the disk refused is never done, and nothing is taken after it.
     """
     from mmdata.recorder.wire import Wire
 
@@ -43,13 +43,17 @@ def count_frames(board: Board) -> None:
     cells: dict[Wire, int] = {}
 
     def counted(self: Wire, messages: list[bytes], is_text: bool) -> None:
+        if self.failure is not None:
+            hand_over(self, messages, is_text)
+            return
         cell = cells.get(self)
         if cell is None:
             path = self.request.path if self.request is not None else ""
             cell = cells[self] = board.new_connection("okx" if path.startswith("/ws/v5/") else "binance")
         board.cells[cell] += 1
         hand_over(self, messages, is_text)
-        board.cells[cell] += len(messages) - 1
+        if self.failure is None:
+            board.cells[cell] += len(messages) - 1
 
     Wire._hand_over = counted  # type: ignore[method-assign]
 
