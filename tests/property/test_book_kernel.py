@@ -146,7 +146,7 @@ def test_recorder_and_kernel_keep_nothing_that_a_snapshot_ahead_of_the_stream_ho
         assert book.state[PENDING] == -1
 
 
-@settings(deadline=None, max_examples=3 if "NUMBA_DISABLE_JIT" in os.environ else 40)
+@settings(deadline=None, max_examples=5 if "NUMBA_DISABLE_JIT" in os.environ else 100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     depth=st.sampled_from([0, 10, 5_000]),

@@ -51,8 +51,13 @@ def test_capture_played_over_sockets_is_recorded_as_it_is_imported(
         assert values(tmp_path / "data", table, columns) == values(real_dataset, table, columns), table
     [figures] = validate(tmp_path / "data").symbols
     assert (figures.messages, figures.chain_breaks) == (6495, 0)
-    # Of about a thousand; each second until the snapshot is there is a minute of the capture.
-    assert figures.bbo_equal == figures.bbo_compared >= 500
+    # Every one from the snapshot on; each second until it is there is a minute of the capture.
+    [(snapshot, frame)] = {*values(tmp_path / "data", "snapshots", ["last_id", "frame"])}
+    messages = values(tmp_path / "data", "depth", ["last_id", "frame"])
+    ids = {last for last, own in messages if last > snapshot and own > frame}
+    told = sum(last in ids for (last,) in values(tmp_path / "data", "bbo", ["last_id"]))
+    assert figures.bbo_equal == figures.bbo_compared == told
+    assert told >= 500  # of 1,072
 
 
 def test_okx_updates_of_2026_come_back_exact_from_the_tables(shared_data: Path, tmp_path: Path) -> None:

@@ -208,5 +208,5 @@ def test_recordings_without_anything_in_common_are_refused_or_differ(tmp_path: P
     one = recorded(tmp_path / "one", skip=tuple(range(10, 20)))
     other = recorded(tmp_path / "other", skip=tuple(range(10)))
     assert compare(one, other).exit_code() == 1
-    with pytest.raises(UsageError, match="no book and no trades of one symbol are in both"):
+    with pytest.raises(UsageError, match="no book, trades or best bids and asks of one symbol are in both"):
         compare(one, other, symbol="ETHUSDT")

@@ -110,8 +110,8 @@ def compare(
     if not report.tables:
         have = [", ".join(sorted({f"{e} {s}" for _, e, s in own})) or "nothing" for own in pairs]
         raise UsageError(
-            f"no book and no trades of one symbol are in both: {report.first} holds {have[0]}, "
-            f"{report.second} holds {have[1]}"
+            f"no book, trades or best bids and asks of one symbol are in both: {report.first} holds "
+            f"{have[0]}, {report.second} holds {have[1]}"
         )
     return report
 
@@ -129,12 +129,7 @@ def _compare(exchange: str, symbol: str, table: str, recordings: Sequence[Record
     heads = [recording.heads(table, symbol) for recording in recordings]
     rows = [_rows(recording, table, symbol) for recording in recordings]
     if table != "trades":
-        keep = [own.last_id != NO_ID for own in heads]
-        if table == "depth":
-            keep = [
-                has_id & ~own.is_snapshot & (own.last_id != own.prev_id)
-                for has_id, own in zip(keep, heads, strict=True)
-            ]
+        keep = [~own.is_snapshot & (own.last_id != own.prev_id) & (own.last_id != NO_ID) for own in heads]
         return [_by_key(Compared(exchange, symbol, table), heads, rows, keep)]
     kinds = [pc.fill_null(own[1]["kind"], "").to_numpy(zero_copy_only=False) for own in rows]
     shared = sorted({*kinds[0].tolist()} & {*kinds[1].tolist()})

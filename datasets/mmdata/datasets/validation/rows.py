@@ -6,6 +6,7 @@ tick is something to be found here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -164,8 +165,10 @@ class Decoder:
     units: Units
     grid: Grid
     findings: Findings
+    _noted: deque[int] = field(default_factory=deque)
+    """Places at which something damaged was left out; a row may be decoded while they are asked for."""
     _breaks: list[int] = field(default_factory=list)
-    """Places at which something damaged was left out."""
+    """Those that were asked for too early."""
     _ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __call__(self, batch: Batch) -> Columns:
@@ -177,20 +180,18 @@ class Decoder:
             columns = self._checked(columns, batch)
         del columns["session"], columns["strange"]
         if batch.piece.broken_before and batch.first_row == batch.piece.offset and len(columns["order"]):
-            self._breaks.append(int(columns["order"][0]))
+            self._noted.append(int(columns["order"][0]))
         is_end = batch.first_row + batch.rows.num_rows == batch.piece.offset + batch.piece.rows
         if batch.piece.broken_after and is_end and len(columns["order"]):
-            self._breaks.append(int(columns["order"][-1]) + 1)
+            self._noted.append(int(columns["order"][-1]) + 1)
         return columns
 
     def breaks_before(self, horizon: int) -> list[int]:
-        """Take the places, before ``horizon``, at which something damaged was left out; in order.
-
-        Another thread may be decoding what comes later.
-        """
+        """Take the places, before ``horizon``, at which something damaged was left out; in order."""
+        while self._noted:
+            self._breaks.append(self._noted.popleft())
         due = sorted(place for place in self._breaks if place < horizon)
-        for place in due:
-            self._breaks.remove(place)
+        self._breaks = [place for place in self._breaks if place >= horizon]
         return due
 
     def _decoded(self, batch: Batch) -> Columns:
@@ -299,13 +300,7 @@ class Decoder:
                 int(strange.sum()),
             )
             kept &= ~strange
-            order = columns["order"]
-            after, before = np.flatnonzero(~strange[at:]), np.flatnonzero(~strange[:at])
-            if after.size:
-                self._breaks.append(int(order[at + after[0]]))
-            else:
-                end = int(order[before[-1]]) if before.size else self._ends.get(_key(batch), -1)
-                self._breaks.append(end + 1)
+            self._break_behind([at], kept, columns["order"], batch)
         if batch.piece.after >= 0:
             kept &= (columns["order"].astype(np.int64) & FRAME_MASK) > batch.piece.after
         return columns if kept.all() else {name: column[kept] for name, column in columns.items()}
@@ -315,7 +310,8 @@ class Decoder:
         strange = columns["strange"]
         if not strange.any():
             return columns
-        for at in np.flatnonzero(strange).tolist():
+        left_out = np.flatnonzero(strange).tolist()
+        for at in left_out:
             self._tell(
                 "error",
                 "schema",
@@ -325,10 +321,16 @@ class Decoder:
                 at,
                 batch,
             )
-            if self.table == "trades":
-                order = columns["order"]
-                self._breaks.append(int(order[at + 1]) if at + 1 < len(order) else int(order[at]) + 1)
+        if self.table == "trades":
+            self._break_behind(left_out, ~strange, columns["order"], batch)
         return {name: column[~strange] for name, column in columns.items()}
+
+    def _break_behind(self, left_out: Sequence[int], kept: Flags, order: Ints, batch: Batch) -> None:
+        """Note that nothing goes on over rows that are left out: at the next kept row, or behind the last."""
+        rows = np.flatnonzero(kept)
+        end = int(order[rows[-1]]) if rows.size else self._ends.get(_key(batch), -1)
+        places = [*order[rows].tolist(), end + 1]
+        self._noted += [places[at] for at in np.searchsorted(rows, left_out).tolist()]
 
     def _in_order(self, columns: Columns, batch: Batch) -> Columns:
         order = columns["order"]
