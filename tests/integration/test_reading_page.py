@@ -27,7 +27,7 @@ def test_examples_of_the_page_run(
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     assert names["changes"].filter("valid").height
     assert names["proven"]["ended_by"].to_list() == ["missing"]
     assert len(names["spread"]) == 1

@@ -9,14 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.datasets import bars, books, messages, segments
+from mmdata.datasets import bars, books, books_at, messages, segments
 from mmdata.datasets._kernel import DIFF, REPLACE, SESSION
 from mmdata.datasets.book import Book, proven
 from mmdata.datasets.market import NO_TIME, Market, load_market
+from mmdata.replay import replay
 from tests.recordings import BEFORE_MIDNIGHT, LOT, STEPS, Recording
 
 DEPTH = 2
@@ -93,7 +95,12 @@ def sampled(market: Market, begin: int | None, end: int | None, every: int) -> l
 
 def read(root: str, exchange: str, within: tuple[int, int] | None, **how: Any) -> list[Shown]:
     begin, end = within or (None, None)
-    frame = books(root, exchange=exchange, symbol="BTCUSDT", start=begin, end=end, depth=DEPTH, **how)
+    return shown_in(
+        books(root, exchange=exchange, symbol="BTCUSDT", start=begin, end=end, depth=DEPTH, **how)
+    )
+
+
+def shown_in(frame: pl.DataFrame) -> list[Shown]:
     found: list[Shown] = []
     for row in frame.with_columns(frame["ts_recv"].dt.epoch("ns")).iter_rows(named=True):
         sides = (
@@ -106,6 +113,19 @@ def read(root: str, exchange: str, within: tuple[int, int] | None, **how: Any) -
         )
         found.append((row["ts_recv"], row["valid"], *sides))
     return found
+
+
+def at(market: Market, moment: int) -> Shown:
+    """Return the book as it was known at a moment; none but within a session's first and last message."""
+    taken: Shown = (moment, False, (), ())
+    times = [when for when, _ in plain_books(market, None, None) if when is not None]
+    if moment > max(times):
+        return taken
+    for when, now in plain_books(market, None, None):
+        if (when is not None and when > moment) or (when is None and now[0] >= moment):
+            break
+        taken = now
+    return (moment, *taken[1:])
 
 
 @given(STEPS, EXCHANGES, RANGES)
@@ -198,3 +218,33 @@ def test_bars_are_a_fold_over_decimals(
         place = Decimal(1).scaleb(row["vwap"].as_tuple().exponent)
         assert abs(row["vwap"] - own["paid"] / volume) <= place / 2
         assert row["imbalance"] == pytest.approx(float((own["buy"] - own["sell"]) / volume))
+
+
+@given(STEPS, EXCHANGES, RANGES, st.integers(1, 2_000))
+@settings(deadline=None, max_examples=60)
+def test_replay_at_an_interval_shows_the_books_of_the_frames_at_that_interval(
+    steps: list[Any], exchange: str, within: tuple[int, int] | None, every: int
+) -> None:
+    begin, end = within or (None, None)
+    with TemporaryDirectory() as root:
+        market = recorded(root, exchange, steps)
+        shown = []
+        for event in replay(
+            root, exchange=exchange, symbol="BTCUSDT", start=begin, end=end, every=every / 1e3, depth=DEPTH
+        ):
+            sides = (event.book.bids(), event.book.asks()) if event.book.valid else ([], [])
+            bids, asks = (tuple((level.price, level.size) for level in own) for own in sides)
+            shown.append((event.ts_recv, event.book.valid, bids, asks))
+        assert shown == sampled(market, begin, end, every * MS)
+
+
+@given(STEPS, EXCHANGES, st.lists(st.integers(-2_000, 30_000), max_size=30))
+@settings(deadline=None, max_examples=60)
+def test_books_at_moments_in_any_order_are_those_of_the_book_stepped_message_by_message(
+    steps: list[Any], exchange: str, offsets: list[int]
+) -> None:
+    with TemporaryDirectory() as root:
+        market = recorded(root, exchange, steps)
+        moments = [BEFORE_MIDNIGHT + offset * MS for offset in offsets]
+        frame = books_at(root, moments, exchange=exchange, symbol="BTCUSDT", depth=DEPTH)
+        assert shown_in(frame) == [at(market, moment) for moment in moments]

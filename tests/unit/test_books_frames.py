@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
-from mmdata.datasets import books, iter_books
+from mmdata.datasets import books, books_at, iter_books
 from mmdata.datasets.errors import DatasetError, UsageError
+from mmdata.datasets.times import iso
 from tests.recordings import Recording
 
 
@@ -103,3 +106,47 @@ def test_damaged_file_is_named(recorded: Path) -> None:
         path.write_bytes(b"no Parquet")
     with pytest.raises(DatasetError, match="cannot be read as Parquet"):
         read(recorded)
+
+
+def test_moments_may_be_text_datetimes_arrays_or_a_series(recorded: Path) -> None:
+    read_at = partial(books_at, recorded, exchange="binance", symbol="BTCUSDT", depth=2)
+    when = read(recorded)["ts_recv"]
+    expected = read_at([*when.dt.epoch("ns")])
+    assert expected["valid"].to_list() == [True, False]
+    assert expected["bid_size_0"].to_list() == [Decimal("0.002"), None]
+    for same in (
+        when,
+        when.dt.replace_time_zone(None),
+        when.to_numpy(),
+        when.dt.epoch("ns").to_numpy(),
+        [iso(ns) for ns in when.dt.epoch("ns")],
+    ):
+        assert read_at(same).equals(expected)
+    assert read_at([]).schema == expected.schema
+    with pytest.raises(UsageError, match="'noon' is not a moment"):
+        read_at(["noon"])
+    with pytest.raises(UsageError, match="1 of 2 are null"):
+        read_at(pl.Series([1, None]))
+    with pytest.raises(UsageError, match="an array of float64"):
+        read_at(np.array([1.5]))
+    with pytest.raises(UsageError, match="1 of 1 are no time"):
+        read_at(np.array(["NaT"], "datetime64[ns]"))
+
+
+def test_levels_at_a_moment_are_rows_of_it_in_the_order_that_was_asked_for(recorded: Path) -> None:
+    first, last = read(recorded)["ts_recv"].dt.epoch("ns")
+    rows = books_at(
+        recorded, [last, first, first], exchange="binance", symbol="BTCUSDT", depth=2, layout="long"
+    )
+    assert rows["ts_recv"].dt.epoch("ns").to_list() == [last, *[first] * 6]
+    assert rows["side"].to_list() == [None, *["bid", "bid", "ask"] * 2]
+    assert rows["level"].to_list() == [None, *[0, 1, 0] * 2]
+
+
+def test_many_moments_are_told_in_pieces(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = read(recorded)["ts_recv"].dt.epoch("ns")
+    moments = np.arange(first - 5, last + 10**7, 10**5)
+    whole = books_at(recorded, moments, exchange="binance", symbol="BTCUSDT", depth=2)
+    monkeypatch.setattr("mmdata.datasets.frames._ROOM", 1)
+    assert books_at(recorded, moments, exchange="binance", symbol="BTCUSDT", depth=2).equals(whole)
+    assert whole["valid"].sum() == len([at for at in moments if first <= at < last])

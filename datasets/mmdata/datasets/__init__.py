@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mmdata.datasets.contents import catalog
     from mmdata.datasets.exporting import export
     from mmdata.datasets.formats.importing import import_tables
-    from mmdata.datasets.frames import books, iter_books
+    from mmdata.datasets.frames import books, books_at, iter_books
     from mmdata.datasets.merging import merge
     from mmdata.datasets.proofs import segments
     from mmdata.datasets.reading import scan, trades
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bars",
     "books",
+    "books_at",
     "catalog",
     "certify",
     "compact",
@@ -39,6 +40,7 @@ __all__ = [
 _HOMES = {
     "bars": "mmdata.datasets.aggregation",
     "books": "mmdata.datasets.frames",
+    "books_at": "mmdata.datasets.frames",
     "catalog": "mmdata.datasets.contents",
     "certify": "mmdata.datasets.certificate",
     "compact": "mmdata.datasets.compaction",

@@ -628,7 +628,7 @@ def run(
 
 
 # Fields of a cursor: how far the frames of a book are told.
-NEXT = 0  # the next moment of the grid, ns
+NEXT = 0  # the next moment of the grid, ns; of a list of moments, its position
 LATEST = 1  # the latest receive time so far, or NO_PRICE
 EVENT = 2  # the exchange's time of the last message, as its column has it
 SHOWN = 3  # 1 when the last frame told shows a valid book
@@ -741,6 +741,40 @@ def run_frames(
             ):
                 _tell(frames, cursor[LATEST], levels, state, cursor)
                 last[:] = frames.levels[cursor[FRAMES] - 1]
+    return len(columns.kind)
+
+
+@kernel(chain)
+def run_moments(
+    columns: Columns,
+    ts_recv: Ints,
+    ts_event: Ints,
+    begin: int,
+    moments: Ints,
+    levels: Levels,
+    state: Ints,
+    cursor: Ints,
+    frames: Frames,
+) -> int:
+    """Step messages from ``begin`` on and tell the book at each of ``moments`` (m,), ns, ascending.
+
+    A moment's book is that of all messages received up to it. ``cursor[NEXT]`` is the next moment's position.
+    Returns where to go on: all are done, FULL, or no room. Moments behind the last message are not told.
+    """
+    for i in range(begin, len(columns.kind)):
+        time = ts_recv[i] if ts_recv[i] != NO_PRICE else cursor[LATEST] + 1
+        time = max(time, cursor[LATEST])
+        while cursor[NEXT] < len(moments) and moments[cursor[NEXT]] < time:
+            if cursor[FRAMES] == len(frames.time):
+                return i
+            _tell(frames, moments[cursor[NEXT]], levels, state, cursor)
+            cursor[NEXT] += 1
+        step(columns, i, levels, state)
+        if state[FULL] == 1:
+            return i
+        if columns.kind[i] != SESSION:
+            cursor[LATEST] = time
+            cursor[EVENT] = ts_event[i]
     return len(columns.kind)
 
 

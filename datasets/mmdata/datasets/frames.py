@@ -1,9 +1,9 @@
-"""`books`: the best levels of a rebuilt book as Polars frames, where they changed or at an interval."""
+"""`books`: the best levels of a rebuilt book as Polars frames, where they changed or at moments."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Literal, get_args
 
@@ -25,20 +25,24 @@ from mmdata.datasets._kernel import (
     Columns,
     Frames,
     run_frames,
+    run_moments,
 )
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.grid import LOT, TICK, Step
 from mmdata.datasets.market import NO_TIME, Grid, again_if_replaced, time_array
-from mmdata.datasets.messages import Batch, Feed, open_messages
+from mmdata.datasets.messages import Batch, Feed, Messages, open_messages
 from mmdata.datasets.prices import Prices, hand_out, require_known, steps_in_force
 from mmdata.datasets.reading import chosen_parts
-from mmdata.datasets.stores import Root, root_of
-from mmdata.datasets.times import Moment, duration_ns, span
+from mmdata.datasets.stores import Place, Root, root_of
+from mmdata.datasets.times import Moment, duration_ns, span, to_ns
 
 Ints = NDArray[np.int64]
 Layout = Literal["long", "wide"]
+Moments = Sequence[Moment] | NDArray[np.int64] | NDArray[np.datetime64] | pl.Series
+"""Moments one by one; whole numbers are ns since the epoch, times without a zone UTC."""
 _ROOM = 1 << 15  # books in the arrays that the kernel fills
+_NEVER = 2**63 - 1
 _SIDES = ("bid", "ask")
 
 
@@ -104,24 +108,74 @@ def iter_books(
     Errors of the arguments are raised by the call. ReplacedError, while it runs: a day was compacted
     meanwhile; begin again.
     """
+    step = 0 if every is None else duration_ns(every)
+    if step is None or (every is not None and step < 1):
+        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    begin, stop = span(start, end)
+    messages, shape = _opened(root_of(root), exchange, symbol, begin, stop, depth, layout, prices)
+    return _told(iter(messages), Feed(messages.chain), _Teller(depth, begin, stop, step), shape)
+
+
+def books_at(
+    root: Root,
+    times: Moments,
+    *,
+    exchange: str,
+    symbol: str,
+    depth: int = 10,
+    layout: Layout = "wide",
+    prices: Prices = "decimal",
+) -> pl.DataFrame:
+    """Return the best ``depth`` levels of the rebuilt book as it was known at each of ``times``.
+
+    A book holds the messages received up to its moment (``ts_recv``, by the recorder's clock), none later.
+    One row each (``layout="long"``: at least one), in the order of ``times``, columns as in `books`,
+    ``ts_recv`` being the moment asked for. Where the book was not proven then, and before and after all that
+    was recorded, ``valid`` is false and there are no levels. The rows of all moments are held in memory,
+    what is read is streamed.
+
+    UsageError: nothing of the symbol is there; a time cannot be read; an argument is wrong. DatasetError: a
+    file is damaged.
+    """
+    moments, place = np.unique(_in_ns(times), return_inverse=True)
+    begin, stop = (int(moments[0]), int(moments[-1]) + 1) if len(moments) else (0, 1)
+
+    def told() -> pl.DataFrame:
+        messages, shape = _opened(root_of(root), exchange, symbol, begin, stop, depth, layout, prices)
+        teller = _Teller(depth, begin, stop, 0, moments)
+        return pl.concat(_told(iter(messages), Feed(messages.chain), teller, shape))
+
+    rows = again_if_replaced(told)
+    when = rows["ts_recv"].to_physical().to_numpy()
+    begins = np.searchsorted(when, moments)
+    counts = np.searchsorted(when, moments, side="right") - begins
+    before = np.cumsum(counts[place]) - counts[place]
+    return rows[np.repeat(begins[place] - before, counts[place]) + np.arange(counts[place].sum())]
+
+
+def _opened(
+    place: Place,
+    exchange: str,
+    symbol: str,
+    begin: int | None,
+    stop: int | None,
+    depth: int,
+    layout: Layout,
+    prices: Prices,
+) -> tuple[Messages, _Shape]:
+    """Return the messages of a time, and what their books are made to look like."""
     require_known(prices)
     if layout not in get_args(Layout):
         raise UsageError(f"layout={layout!r} is not known, expected one of {', '.join(get_args(Layout))}")
     if depth < 1:
         raise UsageError(f"depth={depth} is no number of levels, expected at least 1")
-    step = 0 if every is None else duration_ns(every)
-    if step is None or (every is not None and step < 1):
-        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
-    place = root_of(root)
-    begin, stop = span(start, end)
     steps: dict[Step, Decimal] = {}
     if prices == "ticks":
         parts = chosen_parts(place, "depth", exchange, symbol, begin, stop)
         steps = steps_in_force(place, exchange, symbol, begin, stop, parts)
     messages = open_messages(place, exchange, symbol, start=begin, end=stop)
     assert messages.grid is not None
-    shape = _Shape(depth, layout, prices, steps, messages.grid, messages.wide)
-    return _told(iter(messages), Feed(messages.chain), _Teller(depth, begin, stop, step), shape)
+    return messages, _Shape(depth, layout, prices, steps, messages.grid, messages.wide)
 
 
 class _Shape:
@@ -185,7 +239,10 @@ class _Shape:
 class _Teller:
     """The kernel's arrays and where it stands."""
 
-    def __init__(self, depth: int, begin: int | None, stop: int | None, every: int) -> None:
+    def __init__(
+        self, depth: int, begin: int | None, stop: int | None, every: int, moments: Ints | None = None
+    ) -> None:
+        """``moments``, ascending, are those at which books are wanted; None: see `run_frames`."""
         room = _ROOM
         self.frames = Frames(
             time=np.empty(room, np.int64),
@@ -195,12 +252,13 @@ class _Teller:
             levels=np.empty((room, 2, depth, 2), np.int64),
         )
         self._last = np.empty((2, depth, 2), np.int64)
-        self.every, self._stop = every, stop
+        self.every, self._stop, self.moments = every, stop, moments
         self._start = NO_PRICE if begin is None else begin
         self.cursor = np.zeros(CURSOR_SIZE, np.int64)
         self.cursor[[LATEST, EVENT]] = NO_PRICE
         self.cursor[STARTED] = begin is None
-        self.cursor[NEXT] = NO_PRICE if begin is None or not every else -(-begin // every) * every
+        if moments is None:
+            self.cursor[NEXT] = NO_PRICE if begin is None or not every else -(-begin // every) * every
 
     def tell(self, feed: Feed, batch: Batch) -> Iterator[int]:
         """Take a batch into the book; yield how many frames there are: when the arrays are full, and last."""
@@ -208,10 +266,12 @@ class _Teller:
         book = feed.book
         assert book is not None
         while True:
-            at = run_frames(
-                *(batch.columns, batch.ts_recv, batch.ts_event, at, self._start, self.every),
-                *(book.arrays, book.state, self.cursor, self._last, self.frames),
-            )
+            told = (batch.columns, batch.ts_recv, batch.ts_event, at)
+            known = (book.arrays, book.state, self.cursor)
+            if self.moments is None:
+                at = run_frames(*told, self._start, self.every, *known, self._last, self.frames)
+            else:
+                at = run_moments(*told, self.moments, *known, self.frames)
             if book.state[FULL]:
                 book.grow()
                 continue
@@ -220,9 +280,15 @@ class _Teller:
             if at == len(batch.order):
                 return
 
-    def rest(self, *, more: bool) -> Batch:
-        """Return a message at which what is left is told: up to the end asked for, if ``more`` came."""
-        time = self._stop if more and self._stop is not None else NO_TIME
+    def rest(self, *, more: bool) -> Iterator[Batch]:
+        """Yield messages at which what is left is told: up to the end asked for, if ``more`` came."""
+        if self.every or self.moments is not None:
+            yield self._end(self._stop if more and self._stop is not None else NO_TIME)
+        if self.moments is not None:
+            yield self._end(_NEVER)
+
+    @staticmethod
+    def _end(time: int) -> Batch:
         one = np.array([NO_ID])
         none = np.empty(0, np.int64)
         columns = Columns(
@@ -246,10 +312,31 @@ def _told(batches: Iterator[Batch], feed: Feed, teller: _Teller, shape: _Shape) 
             if count:
                 yield shape.frame(teller.frames, count)
         more = batch.more
-    if feed.book is not None and teller.every:
-        for count in teller.tell(feed, teller.rest(more=more)):
+    for batch in teller.rest(more=more):
+        for count in teller.tell(feed, batch):
             if count:
                 yield shape.frame(teller.frames, count)
+
+
+def _in_ns(times: Moments) -> Ints:
+    """Return moments as ns since the epoch. UsageError: one cannot be read, or is none."""
+    if isinstance(times, pl.Series):
+        if times.null_count():
+            raise UsageError(f"times: {times.null_count()} of {len(times)} are null, expected moments")
+        if times.dtype.is_temporal():
+            times = times.cast(pl.Datetime("ns")).to_physical()
+        return np.asarray(times.cast(pl.Int64).to_numpy(), np.int64)
+    if isinstance(times, np.ndarray):
+        if times.dtype.kind == "M":
+            times = times.astype("datetime64[ns]")
+            if np.isnat(times).any():
+                raise UsageError(
+                    f"times: {np.isnat(times).sum()} of {len(times)} are no time, expected moments"
+                )
+        elif times.dtype.kind not in "iu":
+            raise UsageError(f"times: an array of {times.dtype}, expected whole ns or datetime64")
+        return times.astype(np.int64)
+    return np.array([to_ns(moment) for moment in times], np.int64)
 
 
 def _nullable(values: Ints, none: int) -> pl.Series:

@@ -135,6 +135,8 @@ class Market:
     trade_holes: Holes = field(default_factory=Holes.none)
     instruments: tuple[Instrument, ...] = ()
     """What was told of tick, lot and contract, in order: steps that orders have to keep."""
+    more: bool = False
+    """It was cut: a book message, or a trade, came after it."""
 
     def session_of(self, order: Ints) -> Ints:
         """Return which of `sessions` each place in the order of everything belongs to."""
@@ -613,17 +615,18 @@ def _holes(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
 def _before(market: Market, end: int) -> Market:
     """Cut everything that arrived at ``end`` or later, by place: ``ts_recv`` may step back."""
     n = first_late(market.ts_recv, end)
-    columns = market.columns
+    columns, trades = market.columns, _cut(market.trades, end)
     return replace(
         market,
         columns=cut_columns(columns, 0, n),
         order=market.order[:n],
         ts_recv=market.ts_recv[:n],
         ts_event=market.ts_event[:n],
-        trades=_cut(market.trades, end),
+        trades=trades,
         quotes=_cut(market.quotes, end),
         trade_holes=_cut(market.trade_holes, end),
         instruments=tuple(row for row in market.instruments if row.ts_recv < end),
+        more=n < len(market.order) or len(trades.order) < len(market.trades.order),
     )
 
 

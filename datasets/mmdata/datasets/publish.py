@@ -27,7 +27,10 @@ ROW_GROUP = 1 << 20
 _STORED_SCHEMA = b"ARROW:schema"
 """Where Arrow looks for the exact types of a file's columns."""
 _WORDS = ("session", "side", "kind", "origin", "flags")
-_RISING = ("frame", "ts_recv", "ts_event", "trade_id", "first_trade_id", "last_trade_id", "seq")
+_RISING = (
+    *("frame", "ts_recv", "ts_event", "ts_sent", "last_id"),
+    *("trade_id", "first_trade_id", "last_trade_id", "seq"),
+)
 
 
 def publish(

@@ -1,9 +1,8 @@
-"""Blocks of a file, cut where lines end, and read one ahead of whoever works on them."""
+"""Blocks of a file, cut where lines end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 SIZE = 1 << 22
@@ -26,12 +25,3 @@ class WholeLines:
                 unfinished.clear()
             unfinished.append(block[end:])
         self.rest = sum(map(len, unfinished))
-
-
-def ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield blocks, the next of which is read (and unpacked) meanwhile, in a thread."""
-    with ThreadPoolExecutor(1) as aside:
-        coming = aside.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = aside.submit(next, blocks, None)
-            yield block

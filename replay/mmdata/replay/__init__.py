@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from mmdata.replay.calibration import Calibration, calibrate
     from mmdata.replay.result import ModelResult, Parameter, Result
     from mmdata.replay.simulator import simulate
-    from mmdata.replay.stream import BookEvent, BookView, Event, Level, TradeEvent, replay, tops
+    from mmdata.replay.stream import (
+        BookEvent,
+        BookView,
+        Event,
+        IntervalEvent,
+        Level,
+        TradeEvent,
+        replay,
+        tops,
+    )
     from mmdata.replay.warming import warm_up
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "BookView",
     "Calibration",
     "Event",
+    "IntervalEvent",
     "Level",
     "ModelResult",
     "Parameter",
@@ -35,7 +45,7 @@ _MODULES = {
     "calibration": ("Calibration", "calibrate"),
     "result": ("ModelResult", "Parameter", "Result"),
     "simulator": ("simulate",),
-    "stream": ("BookEvent", "BookView", "Event", "Level", "TradeEvent", "replay", "tops"),
+    "stream": ("BookEvent", "BookView", "Event", "IntervalEvent", "Level", "TradeEvent", "replay", "tops"),
     "warming": ("warm_up",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,9 +1,10 @@
-"""A recording as a stream: the book and the trades, in the order in which they arrived."""
+"""Recordings as a stream: books and trades of one market or many, in the order in which they arrived."""
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE, run
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.decimals import decimal_array
+from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import NO_TIME, Market, load_market, time_array
-from mmdata.datasets.times import Moment, span
+from mmdata.datasets.times import Moment, duration_ns, span
 from mmdata.replay.fitness import refuse_overlap
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _KINDS: dict[int, MessageKind] = {
     GAP: "gap",
     GAP_OPEN: "gap",
 }
+_BLOCK = 1 << 16  # arrivals that are Python numbers at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,15 @@ class Level:
 
 
 class BookView:
-    """The book as it stands now. Every event of a stream shows the same one: read it before the next."""
+    """The book as it stands now. Every event of a market shows the same one: read it before the next."""
 
-    def __init__(self, book: Book, tick_size: Decimal, lot_size: Decimal) -> None:
+    def __init__(self, book: Book, market: Market, depth: int | None = None) -> None:
         self._book = book
-        self._tick_size = tick_size
-        self._lot_size = lot_size
+        self._tick_size = market.tick_size
+        self._lot_size = market.lot_size
+        self._depth = depth
+        self.exchange = market.exchange
+        self.symbol = market.symbol
 
     @property
     def valid(self) -> bool:
@@ -73,12 +79,15 @@ class BookView:
         return next(iter(self.asks(1)), None)
 
     def bids(self, depth: int | None = None) -> list[Level]:
-        """Return the best ``depth`` bids (None: all), best first; none of an invalid book."""
-        return self._levels(self._book.bids(depth)) if self.valid else []
+        """Return the best ``depth`` bids, best first; none of an invalid book.
+
+        None: as many as were asked of the stream, else all.
+        """
+        return self._levels(self._book.bids(depth or self._depth)) if self.valid else []
 
     def asks(self, depth: int | None = None) -> list[Level]:
-        """Return the best ``depth`` asks (None: all), best first; none of an invalid book."""
-        return self._levels(self._book.asks(depth)) if self.valid else []
+        """Return the best ``depth`` asks, best first; as `bids`."""
+        return self._levels(self._book.asks(depth or self._depth)) if self.valid else []
 
     def _levels(self, levels: list[tuple[int, int]]) -> list[Level]:
         return [Level(self._tick_size * ticks, self._lot_size * lots, ticks, lots) for ticks, lots in levels]
@@ -116,30 +125,80 @@ class TradeEvent:
     book: BookView
 
 
-Event = BookEvent | TradeEvent
+@dataclass(frozen=True, slots=True)
+class IntervalEvent:
+    """An interval is over: the book as it was known then, and what was traded since the one before."""
+
+    ts_recv: int
+    """ns since the epoch, by the recorder's clock: a whole multiple of the interval."""
+    trades: tuple[TradeEvent, ...]
+    """In order of arrival, all after the interval before and up to this moment."""
+    book: BookView
+
+
+Event = BookEvent | TradeEvent | IntervalEvent
 
 
 def replay(
     root: str | os.PathLike[str],
     *,
-    exchange: str,
-    symbol: str,
+    exchange: str | Sequence[str],
+    symbol: str | Sequence[str],
     start: Moment | None = None,
     end: Moment | None = None,
+    every: str | float | None = None,
+    depth: int | None = None,
 ) -> Iterator[Event]:
-    """Stream one symbol's book and trades in the order of arrival.
+    """Stream books and trades in the order of arrival (``ts_recv``), of one market or of several.
+
+    Several: ``exchange`` and ``symbol`` are lists, one of each a market (or one of them a word that all
+    share). Their events are merged by receive time, at equal times in the order of the lists;
+    ``event.book`` says whose it is.
+
+    Without ``every`` an event for each book message and each trade. With it (``"100ms"``, or seconds) one at
+    each whole multiple of it, an `IntervalEvent`: the book holds the messages received up to then, none
+    later. Where the book is not proven there is none, but for the first after it ceased to be, and those
+    with trades; nothing is told across a hole. ``depth`` is how many levels the books show unless asked for
+    more.
 
     ``start`` and ``end`` are receive times, half-open: ISO 8601 text (no zone is UTC, a bare date the
     UTC day), ns since the epoch or datetimes. The book is built from before ``start``, so that it is
     right there. Trades that were asked for later over REST are left out: nobody saw them then.
 
-    UsageError: a time cannot be read, the dataset holds nothing of the symbol, or two sessions ran at
-    the same time. DatasetError: a file is damaged. Both are raised by the call, before the first event.
+    UsageError: a time or an argument cannot be read, the dataset holds nothing of a symbol, or two sessions
+    ran at the same time. DatasetError: a file is damaged. Both are raised by the call, before the first
+    event.
     """
     begin, until = span(start, end)
-    market = load_market(root, exchange, symbol, end=until)
-    refuse_overlap(market, begin, until, by_event=False)
-    return events(market, begin)
+    step = 0 if every is None else duration_ns(every)
+    if step is None or (every is not None and step < 1):
+        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    if depth is not None and depth < 1:
+        raise UsageError(f"depth={depth} is no number of levels, expected at least 1")
+    markets = []
+    for own_exchange, own_symbol in _markets(exchange, symbol):
+        market = load_market(root, own_exchange, own_symbol, end=until)
+        refuse_overlap(market, begin, until, by_event=False)
+        markets.append(market)
+    return events(markets, begin, until, step, depth)
+
+
+def _markets(exchange: str | Sequence[str], symbol: str | Sequence[str]) -> list[tuple[str, str]]:
+    exchanges, symbols = ([own] if isinstance(own, str) else [*own] for own in (exchange, symbol))
+    count = max(len(exchanges), len(symbols))
+    if isinstance(exchange, str):
+        exchanges *= count
+    if isinstance(symbol, str):
+        symbols *= count
+    if not count or len(exchanges) != len(symbols):
+        raise UsageError(
+            f"{len(exchanges)} exchanges and {len(symbols)} symbols are named, expected one of each for "
+            f"every market"
+        )
+    markets = [*zip(exchanges, symbols, strict=True)]
+    if len({*markets}) < count:
+        raise UsageError(f"a market is named twice in {markets}, expected each once")
+    return markets
 
 
 def tops(
@@ -162,29 +221,134 @@ def tops(
     return tops_of(market, begin)
 
 
-def events(market: Market, begin: int | None = None) -> Iterator[Event]:
-    """Stream a loaded market from the first event received at ``begin`` (ns; None: from the first)."""
-    book = Book(market.columns, market.chain)
-    view = BookView(book, market.tick_size, market.lot_size)
-    trades = market.trades
-    first = _first_at(market.ts_recv, begin)
-    seen = np.flatnonzero(~trades.backfilled)
-    seen = seen[_first_at(trades.ts_recv[seen], begin) :]
-    _build(book, market, first)
+def events(
+    markets: Sequence[Market],
+    begin: int | None = None,
+    end: int | None = None,
+    every: int = 0,
+    depth: int | None = None,
+) -> Iterator[Event]:
+    """Stream loaded markets from the first event received at ``begin`` (ns; None: from the first).
 
-    messages = np.arange(first, len(market.order))
-    place = np.concatenate((market.order[messages], trades.order[seen]))
-    is_trade = np.repeat((False, True), (len(messages), len(seen)))
-    which = np.concatenate((messages, seen))
-    rank = np.lexsort((is_trade, place))
-    for i, trade in zip(which[rank].tolist(), is_trade[rank].tolist(), strict=True):
-        if trade:
-            yield _trade_event(market, i, view)
-            continue
-        book.step(i)
+    ``every`` (ns; 0: an event for each arrival) and ``depth`` are as in `replay`; ``end`` (ns) is where the
+    markets were cut.
+    """
+    players = [_Player(market, begin, end, every, depth) for market in markets]
+    coming = [(player.time, at) for at, player in enumerate(players) if player.time is not None]
+    heapq.heapify(coming)
+    while coming:
+        _, at = coming[0]
+        event = players[at].take()
+        if event is not None:
+            yield event
+        time = players[at].time
+        if time is None:
+            heapq.heappop(coming)
+        else:
+            heapq.heapreplace(coming, (time, at))
+
+
+class _Player:
+    """Plays a market; what comes next is known before it is taken: no book is ahead of another's event."""
+
+    def __init__(
+        self, market: Market, begin: int | None, end: int | None, every: int, depth: int | None
+    ) -> None:
+        self._market = market
+        self._book = Book(market.columns, market.chain)
+        self._view = BookView(self._book, market, depth)
+        self._first = _first_at(market.ts_recv, begin)
+        _build(self._book, market, self._first)
+        self._every = every
+        self._end = end if market.more else None
+        self._moment = NO_TIME if begin is None or not every else -(-begin // every) * every
+        self._shown = False
+        """The interval before showed a valid book."""
+        self._traded: list[TradeEvent] = []
+        self._arrivals = self._arriving(begin)
+        self._arrival = next(self._arrivals, None)
+        self._latest = NO_TIME
+        self.time: int | None = None
+        """When what comes next comes, ns; None: nothing does."""
+        self._look_ahead()
+
+    def take(self) -> Event | None:
+        """Take what comes next into the book; return what is to be told of it."""
+        due = None if self._arrival is None else self._arrival[0]
+        if self._every and self.time is not None and (due is None or self.time < due):
+            event: Event | None = IntervalEvent(self.time, tuple(self._traded), self._view)
+            self._traded, self._shown = [], self._book.valid
+            self._moment += self._every
+        else:
+            assert self._arrival is not None
+            self._latest, is_trade, i = self._arrival
+            event = self._trade(i) if is_trade else self._message(i)
+            if self._every:
+                if isinstance(event, TradeEvent):
+                    self._traded.append(event)
+                event = None
+            self._arrival = next(self._arrivals, None)
+        self._look_ahead()
+        return event
+
+    def _look_ahead(self) -> None:
+        if self._arrival is not None:
+            due: int | None = self._arrival[0]
+            until = self._arrival[0]
+        else:
+            due = None
+            until = self._latest + 1 if self._end is None else self._end
+        if self._every:
+            if not (self._book.valid or self._shown or self._traded):
+                self._moment = max(self._moment, -(-until // self._every) * self._every)
+            if self._moment < until:
+                due = self._moment
+        self.time = due
+
+    def _trade(self, i: int) -> TradeEvent:
+        market, trades = self._market, self._market.trades
+        ticks, lots = int(trades.price[i]), int(trades.size[i])
+        return TradeEvent(
+            ts_recv=int(trades.ts_recv[i]),
+            ts_event=_time(trades.ts_event[i]),
+            trade_id=int(trades.trade_id[i]),
+            side="buy" if trades.side[i] > 0 else "sell",
+            price=market.tick_size * ticks,
+            size=market.lot_size * lots,
+            ticks=ticks,
+            lots=lots,
+            book=self._view,
+        )
+
+    def _message(self, i: int) -> BookEvent | None:
+        self._book.step(i)
+        market = self._market
         kind = int(market.columns.kind[i])
-        if kind != SESSION:  # nothing was received then: the next event shows what became of the book
-            yield BookEvent(int(market.ts_recv[i]), _time(market.ts_event[i]), _KINDS[kind], view)
+        if kind == SESSION:  # nothing was received then: the next event shows what became of the book
+            return None
+        return BookEvent(int(market.ts_recv[i]), _time(market.ts_event[i]), _KINDS[kind], self._view)
+
+    def _arriving(self, begin: int | None) -> Iterator[tuple[int, bool, int]]:
+        """Yield time, whether it is a trade, and which: as they came, times never falling.
+
+        A session ends just after what came last: its book is no longer known then.
+        """
+        market, trades = self._market, self._market.trades
+        seen = np.flatnonzero(~trades.backfilled)
+        seen = seen[_first_at(trades.ts_recv[seen], begin) :]
+        messages = np.arange(self._first, len(market.order))
+        is_trade = np.repeat((False, True), (len(messages), len(seen)))
+        which = np.concatenate((messages, seen))
+        rank = np.lexsort((is_trade, np.concatenate((market.order[messages], trades.order[seen]))))
+        is_trade, which = is_trade[rank], which[rank]
+        times = np.concatenate((market.ts_recv[messages], trades.ts_recv[seen]))[rank]
+        latest = np.maximum.accumulate(times)
+        latest[times == NO_TIME] += 1
+        for at in range(0, len(which), _BLOCK):
+            block = slice(at, at + _BLOCK)
+            yield from zip(
+                latest[block].tolist(), is_trade[block].tolist(), which[block].tolist(), strict=True
+            )
 
 
 def tops_of(market: Market, begin: int | None = None) -> pl.DataFrame:
@@ -239,22 +403,6 @@ def _first_at(ts_recv: Ints, begin: int | None) -> int:
         return 0
     late = np.flatnonzero(ts_recv >= begin)
     return int(late[0]) if late.size else len(ts_recv)
-
-
-def _trade_event(market: Market, i: int, view: BookView) -> TradeEvent:
-    trades = market.trades
-    ticks, lots = int(trades.price[i]), int(trades.size[i])
-    return TradeEvent(
-        ts_recv=int(trades.ts_recv[i]),
-        ts_event=_time(trades.ts_event[i]),
-        trade_id=int(trades.trade_id[i]),
-        side="buy" if trades.side[i] > 0 else "sell",
-        price=market.tick_size * ticks,
-        size=market.lot_size * lots,
-        ticks=ticks,
-        lots=lots,
-        book=view,
-    )
 
 
 def _time(time: np.int64) -> int | None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmdata.datasets.ahead import ahead
 from mmdata.datasets.certificate.canonical import FORMAT, Facts
 from mmdata.datasets.certificate.content import ContentHash
 from mmdata.datasets.certificate.proof import (
@@ -162,7 +163,7 @@ def _read_table(parts: Sequence[Part], reader: _Nobody | _SymbolDay) -> list[Fac
             session, content = part.session, ContentHash(arrow_schema(table))
             found.append({"session": session, "rows": 0, "content": ""})
             reader.begin(table, session)
-        for rows in _batches(part):
+        for rows in ahead(_batches(part)):
             content.take(rows)
             reader.take(table, rows)
         found[-1] |= {"rows": content.rows, "content": content.hexdigest()}

@@ -11,7 +11,8 @@ from typing import cast
 
 from isal import isal_zlib
 
-from mmdata.recorder.blocks import SIZE, WholeLines, ahead
+from mmdata.datasets.ahead import ahead
+from mmdata.recorder.blocks import SIZE, WholeLines
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
