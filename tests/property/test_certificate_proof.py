@@ -35,7 +35,7 @@ def recordings(draw: st.DrawFn, exchange: str) -> list[Item]:
             first, last = at + 1 + lost, at + lost + draw(st.integers(1, 3))
             items.append((DIFF, (first, last, first - 1)))
             at = last
-        elif kind == SPLICE:
+        elif kind == SPLICE and CHAINS[exchange].spliced:
             items.append((SPLICE, (NO_ID, at + draw(st.integers(-8, 4)), NO_ID)))
         elif kind == REPLACE and exchange == "okx":
             at += draw(st.integers(0, 3))

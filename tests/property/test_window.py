@@ -45,11 +45,11 @@ MINUTE = timedelta(minutes=1)
 
 @cache
 def readings(zone: str, day: date) -> dict[datetime, list[datetime]]:
-    """Return what the wall clock shows in the minutes from two days before ``day`` to seven after: when."""
+    """Return what the wall clock shows in the minutes from three days before ``day`` to seven after: when."""
     tz = ZoneInfo(zone)
-    first = datetime.combine(day, datetime.min.time(), UTC) - timedelta(days=2)
+    first = datetime.combine(day, datetime.min.time(), UTC) - timedelta(days=3)
     shown: dict[datetime, list[datetime]] = {}
-    for at in range(9 * 24 * 60):
+    for at in range(10 * 24 * 60):
         moment = first + at * MINUTE
         shown.setdefault(moment.astimezone(tz).replace(tzinfo=None), []).append(moment)
     return shown
@@ -66,7 +66,8 @@ def moments_of(zone: str, around: date, wall: datetime) -> list[datetime]:
 def oracle(zone: str, start: str, end: str, around: date, weekdays: tuple[str, ...]) -> list[Opening]:
     """Return the openings of the days around ``around``, in order."""
     found = []
-    for days in range(-1, 5):
+    # Two days before: west of Greenwich it is still the day before, whose yesterday may be open.
+    for days in range(-2, 5):
         day = around + timedelta(days=days)
         last = day + timedelta(days=1) if end <= start else day
         opens = moments_of(zone, around, datetime.fromisoformat(f"{day}T{start}"))[0]

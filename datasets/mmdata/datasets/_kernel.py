@@ -7,8 +7,8 @@ A book is held in one of two ways. One of the best levels only (OKX) is two sort
 change near the touch moves a few numbers at the end. A whole book (Binance) is a *window* of so many ticks
 around the touch, in which a level's place is its price, and the sorted rows for what is far below: a change
 in the window is one write, wherever it is. The window moves when the touch leaves it. Changes below it
-are put off in a short sorted list of their own, which `settle` merges into the rows when it is full or
-when somebody wants to see that deep. A price off the tick ends the window for good: all levels are in the
+are put off in a hash table, which `settle` merges into the rows when it is full or when somebody wants to
+see that deep. A price off the tick ends the window for good: all levels are in the
 rows then.
 
 What makes a book valid is said in ``docs/schema.md`` ("The chain, and when a book is valid"); ``step``
@@ -58,13 +58,16 @@ INSIDE = 15  # INSIDE + side: number of levels in the window
 PUT_OFF = 17  # PUT_OFF + side: number of changes that are put off
 STATE_SIZE = 19
 
-WINDOW = 1 << 15  # places, of which a quarter is above the touch when it is drawn
+WINDOW = 1 << 16  # places, of which a quarter is above the touch when it is drawn
 NO_BASE = -(2**62)  # below all prices: the first level draws the window
 _ABOVE = WINDOW // 4
 _WORD_BITS = 5
 _WORD = 1 << _WORD_BITS  # bits of a word: as a float it is exact
 _WORD_MASK = _WORD - 1
-_MOST_PUT_OFF = 256
+_FAR_BITS = 12
+_FAR = 1 << _FAR_BITS  # slots of the changes that are put off, a side
+_MOST_PUT_OFF = _FAR // 4
+_GAPS = (301, 132, 57, 23, 10, 4, 1)  # of Shell's sort, as Ciura measured them
 
 
 class Columns(NamedTuple):
@@ -83,10 +86,11 @@ class Columns(NamedTuple):
 class Levels(NamedTuple):
     """Where a book's levels are; lots, 0 for none."""
 
-    keys: Ints  # (4, m), ascending: those of bids, of asks; of changes that are put off, bids and asks
+    keys: Ints  # (4, m), ascending: those of bids, of asks; room to sort those that were put off
     sizes: Ints  # (4, m)
     window: Ints  # (2, WINDOW)
     bits: Ints  # (2, WINDOW / 32): which places of the window have a level, 32 a word
+    far: Ints  # (2, _FAR, 2): changes that are put off, key (NO_PRICE: a free slot) and size, hashed by key
 
 
 def new_levels(capacity: int) -> Levels:
@@ -96,6 +100,7 @@ def new_levels(capacity: int) -> Levels:
         np.zeros((4, capacity), np.int64),
         np.zeros((2, WINDOW), np.int64),
         np.zeros((2, WINDOW // _WORD), np.int64),
+        np.full((2, _FAR, 2), NO_PRICE, np.int64),
     )
 
 
@@ -213,6 +218,15 @@ def next_best(levels: Levels, state: Ints, side: int, key: int) -> int:
 
 
 @kernel(chain)
+def _find_far(levels: Levels, side: int, key: int) -> int:
+    """Return the slot of a change that is put off, or the free one that it would take."""
+    slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
+    while levels.far[side, slot, 0] != key and levels.far[side, slot, 0] != NO_PRICE:
+        slot = (slot + 1) & (_FAR - 1)
+    return int(slot)
+
+
+@kernel(chain)
 def size_at(levels: Levels, state: Ints, side: int, key: int) -> int:
     """Return the lots of the level with ``key``; 0 where there is none."""
     unit = state[UNIT]
@@ -220,12 +234,13 @@ def size_at(levels: Levels, state: Ints, side: int, key: int) -> int:
         at = key // unit - state[BASE + side]
         if at >= 0:
             return int(levels.window[side, at]) if at < WINDOW and key % unit == 0 else 0
-    for row in (2 + side, side):
-        count = state[PUT_OFF + side] if row >= 2 else state[BIDS + side]
-        at = find_level(levels.keys[row], count, key)
-        if at < count and levels.keys[row, at] == key:
-            return int(levels.sizes[row, at])
-    return 0
+    if state[PUT_OFF + side] > 0:
+        slot = _find_far(levels, side, key)
+        if levels.far[side, slot, 0] == key:
+            return int(levels.far[side, slot, 1])
+    count = state[BIDS + side]
+    at = find_level(levels.keys[side], count, key)
+    return int(levels.sizes[side, at]) if at < count and levels.keys[side, at] == key else 0
 
 
 @kernel(chain)
@@ -260,6 +275,29 @@ def list_levels(levels: Levels, state: Ints, side: int, found: Ints) -> None:
 
 
 @kernel(chain)
+def _gather_far(levels: Levels, side: int, keys: Ints, sizes: Ints) -> None:
+    """Move the changes that are put off into ``keys`` and ``sizes``, in order of their keys."""
+    count = 0
+    for slot in range(_FAR):
+        key, size = levels.far[side, slot, 0], levels.far[side, slot, 1]
+        if key == NO_PRICE:
+            continue
+        levels.far[side, slot, 0] = NO_PRICE
+        keys[count] = key
+        sizes[count] = size
+        count += 1
+    for gap in _GAPS:
+        for i in range(gap, count):
+            key, size, at = keys[i], sizes[i], i
+            while at >= gap and keys[at - gap] > key:
+                keys[at] = keys[at - gap]
+                sizes[at] = sizes[at - gap]
+                at -= gap
+            keys[at] = key
+            sizes[at] = size
+
+
+@kernel(chain)
 def settle(levels: Levels, state: Ints, side: int) -> None:
     """Merge the changes of ``side`` that are put off into its sorted row."""
     changes = state[PUT_OFF + side]
@@ -267,6 +305,7 @@ def settle(levels: Levels, state: Ints, side: int) -> None:
         return
     keys, sizes = levels.keys[side], levels.sizes[side]
     new_keys, new_sizes = levels.keys[2 + side], levels.sizes[2 + side]
+    _gather_far(levels, side, new_keys, new_sizes)
     count = state[BIDS + side]
     # Forward: known levels get their sizes, removed ones fall out, new ones gather at their list's begin.
     read = write = new = 0
@@ -311,19 +350,19 @@ def settle(levels: Levels, state: Ints, side: int) -> None:
 @kernel(chain)
 def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
     """Keep a change below the window for later; False when there is no room."""
-    keys, sizes = levels.keys[2 + side], levels.sizes[2 + side]
-    count = state[PUT_OFF + side]
-    at = find_level(keys, count, key)
-    if at < count and keys[at] == key:
-        sizes[at] = size
-        return True
-    if state[BIDS + side] + count >= len(keys):
-        state[FULL] = 1
-        return False
-    _insert(keys, sizes, count, at, key, size)
-    state[PUT_OFF + side] = count + 1
-    if count + 1 == _MOST_PUT_OFF:
-        settle(levels, state, side)
+    slot = _find_far(levels, side, key)
+    if levels.far[side, slot, 0] == NO_PRICE:
+        count = state[PUT_OFF + side]
+        if count == _MOST_PUT_OFF:
+            settle(levels, state, side)
+            slot = _find_far(levels, side, key)
+            count = 0
+        if state[BIDS + side] + count >= levels.keys.shape[1]:
+            state[FULL] = 1
+            return False
+        levels.far[side, slot, 0] = key
+        state[PUT_OFF + side] = count + 1
+    levels.far[side, slot, 1] = size
     return True
 
 
@@ -341,12 +380,18 @@ def _clear_window(levels: Levels, state: Ints, side: int) -> None:
 
 
 @kernel(chain)
-def _empty_window(levels: Levels, state: Ints, side: int) -> bool:
-    """Put the levels of the window behind those of the sorted row; False when there is no room."""
-    keys, sizes = levels.keys[side], levels.sizes[side]
-    if state[BIDS + side] + state[PUT_OFF + side] + state[INSIDE + side] > len(keys):
+def _has_room(levels: Levels, state: Ints, side: int) -> bool:
+    """Tell whether the sorted row of ``side`` has room for all its levels; sets FULL where it has none."""
+    if state[BIDS + side] + state[PUT_OFF + side] + state[INSIDE + side] > levels.keys.shape[1]:
         state[FULL] = 1
         return False
+    return True
+
+
+@kernel(chain)
+def _empty_window(levels: Levels, state: Ints, side: int) -> None:
+    """Put the levels of the window behind those of the sorted row, which has room."""
+    keys, sizes = levels.keys[side], levels.sizes[side]
     settle(levels, state, side)
     count = state[BIDS + side]
     end = count + state[INSIDE + side]
@@ -358,14 +403,14 @@ def _empty_window(levels: Levels, state: Ints, side: int) -> bool:
         sizes[end] = levels.window[side, at]
         at = _highest(levels.bits[side], at)
     _clear_window(levels, state, side)
-    return True
 
 
 @kernel(chain)
 def _draw_window(levels: Levels, state: Ints, side: int, place: int) -> bool:
     """Move the window so that ``place`` (a key in units) is near its upper end; False without room."""
-    if not _empty_window(levels, state, side):
+    if not _has_room(levels, state, side):
         return False
+    _empty_window(levels, state, side)
     keys, sizes, unit = levels.keys[side], levels.sizes[side], state[UNIT]
     base = place - (WINDOW - _ABOVE)
     state[BASE + side] = base
@@ -432,10 +477,32 @@ def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) ->
             _reach_below(levels, state, side)
         return True
     if unit > 0:
-        if not (_empty_window(levels, state, BID) and _empty_window(levels, state, ASK)):
+        # Both or neither: a window emptied by half would be filled again above its own levels.
+        if not (_has_room(levels, state, BID) and _has_room(levels, state, ASK)):
             return False
+        _empty_window(levels, state, BID)
+        _empty_window(levels, state, ASK)
         state[UNIT] = 0
     return bool(_set_sorted(levels, state, side, key, size))
+
+
+@kernel(chain)
+def _set_elsewhere(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Set a level that has no place in the window as it is; False without room."""
+    unit = state[UNIT]
+    if unit == 0 or key % unit != 0 or key // unit < state[BASE + side]:
+        return bool(_set_outside(levels, state, side, key, size))
+    if size == 0:  # above the window there is nothing
+        return True
+    place = key // unit
+    if not _draw_window(levels, state, side, place):
+        return False
+    at = place - state[BASE + side]
+    levels.window[side, at] = size
+    levels.bits[side, at >> _WORD_BITS] |= 1 << (at & _WORD_MASK)
+    state[INSIDE + side] += 1
+    state[TOP + side] = at
+    return True
 
 
 @kernel(chain)
@@ -445,40 +512,68 @@ def _clear(levels: Levels, state: Ints) -> None:
         _clear_window(levels, state, side)
         state[BASE + side] = NO_BASE
         state[BIDS + side] = 0
-        state[PUT_OFF + side] = 0
+        if state[PUT_OFF + side] > 0:
+            levels.far[side, :, 0] = NO_PRICE
+            state[PUT_OFF + side] = 0
 
 
 @kernel(chain)
 def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
     """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
-    unit = state[UNIT]
-    for row in range(columns.start[message], columns.start[message + 1]):
+    row, end = columns.start[message], columns.start[message + 1]
+    while row < end:
         side = columns.side[row]
-        key = columns.price[row] if side == BID else -columns.price[row]
-        size = columns.size[row]
-        # What nearly all rows are is done here, not in a function: to hand the arrays to one costs more.
-        place = key if unit < 2 else key // unit
-        at = place - state[BASE + side]
-        if unit > 0 and at >= 0 and place * unit == key:
-            if at >= WINDOW:
-                if size == 0:
-                    continue
-                if not _draw_window(levels, state, side, place):
-                    return False
-                at = place - state[BASE + side]
-            is_there = levels.window[side, at] != 0
-            levels.window[side, at] = size
-            if is_there != (size != 0):
-                levels.bits[side, at >> _WORD_BITS] ^= 1 << (at & _WORD_MASK)
-                state[INSIDE + side] += -1 if is_there else 1
-                if not is_there:
-                    state[TOP + side] = max(state[TOP + side], at)
-                elif at == state[TOP + side]:
-                    _remove_best(levels, state, side)
-            continue
-        if not _set_outside(levels, state, side, key, size):
-            return False
-        unit = state[UNIT]
+        unit, base, top, inside = state[UNIT], state[BASE + side], state[TOP + side], state[INSIDE + side]
+        put_off = state[PUT_OFF + side]
+        most_put_off = min(_MOST_PUT_OFF, levels.keys.shape[1] - state[BIDS + side])
+        window, bits, far = levels.window[side], levels.bits[side], levels.far[side]
+        sign = 1 if side == BID else -1
+        # What nearly all rows are is done here, in the window without a branch that depends on the level: to
+        # guess it wrong, or to hand the arrays to a function, costs several times the rest.
+        while row < end and columns.side[row] == side:
+            key = sign * columns.price[row]
+            size = columns.size[row]
+            place = key if unit < 2 else key // unit
+            at = place - base
+            if unit == 0 or at >= WINDOW or (unit > 1 and place * unit != key):
+                break
+            if at >= 0:
+                was = 1 if window[at] != 0 else 0
+                now = 1 if size != 0 else 0
+                window[at] = size
+                bits[at >> _WORD_BITS] ^= (was ^ now) << (at & _WORD_MASK)
+                inside += now - was
+                if at >= top:
+                    if now == 1:
+                        top = at
+                    elif at == top:
+                        state[TOP + side] = top
+                        state[INSIDE + side] = inside
+                        state[PUT_OFF + side] = put_off
+                        _remove_best(levels, state, side)
+                        base, top, inside = state[BASE + side], state[TOP + side], state[INSIDE + side]
+                        put_off = state[PUT_OFF + side]
+                        most_put_off = min(_MOST_PUT_OFF, levels.keys.shape[1] - state[BIDS + side])
+            else:
+                slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
+                held = far[slot, 0]
+                while held != key and held != NO_PRICE:
+                    slot = (slot + 1) & (_FAR - 1)
+                    held = far[slot, 0]
+                if top < 0 or (held != key and put_off >= most_put_off):
+                    break
+                far[slot, 0] = key
+                far[slot, 1] = size
+                put_off += 1 if held != key else 0
+            row += 1
+        state[TOP + side] = top
+        state[INSIDE + side] = inside
+        state[PUT_OFF + side] = put_off
+        if row < end and columns.side[row] == side:
+            key = columns.price[row] if side == BID else -columns.price[row]
+            if not _set_elsewhere(levels, state, side, key, columns.size[row]):
+                return False
+            row += 1
     if state[MAX_DEPTH] > 0:
         for side in range(2):
             extra = state[BIDS + side] - state[MAX_DEPTH]
@@ -740,7 +835,11 @@ def run_frames(
                 not valid and cursor[SHOWN] == 1
             ):
                 _tell(frames, cursor[LATEST], levels, state, cursor)
-                last[:] = frames.levels[cursor[FRAMES] - 1]
+                told = frames.levels[cursor[FRAMES] - 1]
+                for side in range(2):
+                    for level in range(last.shape[1]):
+                        last[side, level, 0] = told[side, level, 0]
+                        last[side, level, 1] = told[side, level, 1]
     return len(columns.kind)
 
 

@@ -113,7 +113,7 @@ def iter_books(
         raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
     begin, stop = span(start, end)
     messages, shape = _opened(root_of(root), exchange, symbol, begin, stop, depth, layout, prices)
-    return _told(iter(messages), Feed(messages.chain), _Teller(depth, begin, stop, step), shape)
+    return _told(iter(messages), Feed(messages), _Teller(depth, begin, stop, step), shape)
 
 
 def books_at(
@@ -143,7 +143,7 @@ def books_at(
     def told() -> pl.DataFrame:
         messages, shape = _opened(root_of(root), exchange, symbol, begin, stop, depth, layout, prices)
         teller = _Teller(depth, begin, stop, 0, moments)
-        return pl.concat(_told(iter(messages), Feed(messages.chain), teller, shape))
+        return pl.concat(_told(iter(messages), Feed(messages), teller, shape))
 
     rows = again_if_replaced(told)
     when = rows["ts_recv"].to_physical().to_numpy()

@@ -6,6 +6,7 @@ the start of a session whose messages do not continue the book of the session be
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -73,6 +74,8 @@ class Messages:
     sessions: tuple[str, ...]
     grid: Grid | None
     """The units of prices and sizes; None: heads alone."""
+    step: int
+    """What was told that prices are multiples of, in the unit of prices; 0 where nothing was."""
     wide: bool
     gaps: pa.Table
     """Recorded holes in the book: columns of `events`, in order, with `place`."""
@@ -139,14 +142,16 @@ def open_messages(
     sessions = sessions[first:]
     kept = {table: [part for part in parts if part.session in sessions] for table, parts in tables.items()}
     wide = any(part.partition.wide for table in ("depth", "snapshots") for part in kept[table])
-    grid = None
+    grid, step = None, 0
     if levels:
         told = read_instruments(list_parts(root, "instruments", exchange=exchange, symbol=symbol))
         grid = common_grid(kept["depth"] + kept["snapshots"], told) if wide else _NARROW_GRID
+        step = _step(told, grid)
     return Messages(
         chain=chain,
         sessions=tuple(sessions),
         grid=grid,
+        step=step,
         wide=wide,
         gaps=_placed(_depth_gaps(kept["events"]), sessions),
         snapshots=_placed(read_snapshots(kept["snapshots"]), sessions),
@@ -159,9 +164,9 @@ def open_messages(
 class Feed:
     """A book that takes batches: messages that wait for a snapshot are carried from one to the next."""
 
-    def __init__(self, chain: ChainRule) -> None:
+    def __init__(self, messages: Messages) -> None:
         self._carried: Batch | None = None
-        self._chain = chain
+        self._chain, self._step = messages.chain, messages.step
         self.book: Book | None = None
 
     def take(self, batch: Batch) -> tuple[Batch, int]:
@@ -178,7 +183,7 @@ class Feed:
             batch = _joined(tail, batch) if kept else batch
         self._carried = batch
         if self.book is None:
-            self.book = Book(batch.columns, self._chain, unit=0)  # decimal places are no ticks
+            self.book = Book(batch.columns, self._chain, unit=self._step)
         return batch, kept
 
 
@@ -323,6 +328,18 @@ def _row_groups(part: Part, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def _from_frame(rows: pa.Table, first: int) -> pa.Table:
     return rows if first == 0 else rows.filter(pc.greater_equal(rows["frame"], first))
+
+
+def _step(told: Sequence[Instrument], grid: Grid) -> int:
+    """Return the tick in units of ``grid``, of several their common one; 0: nothing was told, or it is finer.
+
+    Decimal places are no ticks: a book that knows the tick finds its levels by their price.
+    """
+    ticks = [row.tick_size for row in told]
+    if not ticks:
+        return 0
+    steps, rest = divmod(functools.reduce(common_divisor, ticks), grid.tick.size)
+    return 0 if rest else int(steps)
 
 
 _NARROW_GRID = Grid(*[Unit(Decimal(1).scaleb(-NARROW.scale), "schema")] * 2)

@@ -85,7 +85,7 @@ class _Segment:
 
 def _segments(messages: Messages, begin: int | None) -> Iterator[_Segment]:
     """Walk the batches; a stretch is yielded once it has ended."""
-    feed = Feed(messages.chain)
+    feed = Feed(messages)
     causes = _Causes(messages)
     going: _Segment | None = None
     waiting = begin is not None

@@ -39,7 +39,7 @@ LEVEL = 2  # a level's new size; 0 removes it
 TRADE = 3
 
 
-@kernel(chain, book)
+@kernel(chain, book, allocates=True)
 def emit(
     columns: Columns,
     begin: int,

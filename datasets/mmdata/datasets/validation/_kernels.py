@@ -480,7 +480,7 @@ def find_nearest(ids: Ints, places: Ints, asked: Ints, asked_at: Ints, rows: Int
     return found
 
 
-@kernel(chain)
+@kernel(chain, allocates=True)
 def outside(
     times: Ints,
     order: Ints,
