@@ -1,14 +1,16 @@
 """One symbol's recording as columns: what the book kernel and the simulator read.
 
 Loads the tables `depth`, `snapshots`, `events`, `trades` and `bbo`, puts book messages into the one order
-that counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly.
+that counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly. What was
+loaded once is kept (`mmdata.datasets.column_cache`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -31,12 +33,13 @@ from mmdata.datasets._kernel import (
     Columns,
 )
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
+from mmdata.datasets.column_cache import LEAST_BYTES, Entry, limit
 from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
 from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
 from mmdata.datasets.schema import arrow_schema
-from mmdata.datasets.stores import Place, Root, root_of, size_of, source
+from mmdata.datasets.stores import ObjectPath, Place, Root, root_of, size_of, source
 from mmdata.datasets.stretches import row_groups
 from mmdata.datasets.times import NO_TIME as NO_TIME
 
@@ -173,6 +176,18 @@ def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Ma
     }
     if not tables["depth"] and not tables["trades"]:
         raise nothing_of(root, exchange, symbol, "no depth and no trades")
+    entry = _entry(root, exchange, symbol, tables)
+    kept = None if entry is None else entry.find()
+    if kept is not None:
+        market = _from_kept(exchange, symbol, chain, *kept)
+    else:
+        market = _decode(exchange, symbol, chain, tables)
+        if entry is not None:
+            entry.keep(*_to_keep(market))
+    return market if end is None else _before(market, end)
+
+
+def _decode(exchange: str, symbol: str, chain: ChainRule, tables: dict[str, list[Part]]) -> Market:
     sessions = session_order(tables)
     depth = read_rows("depth", tables["depth"], DEPTH)
     snapshots = read_snapshots(tables["snapshots"])
@@ -190,7 +205,7 @@ def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Ma
         range(len(sessions)),
         grid,
     )
-    market = Market(
+    return Market(
         exchange=exchange,
         symbol=symbol,
         chain=chain,
@@ -208,7 +223,75 @@ def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Ma
         trade_holes=_holes(gaps.filter(pc.equal(gaps["channel"], "trades")), sessions),
         instruments=instruments,
     )
-    return market if end is None else _before(market, end)
+
+
+def _entry(root: Place, exchange: str, symbol: str, tables: dict[str, list[Part]]) -> Entry | None:
+    """Return where the columns of these parts are kept; None: in a bucket, too few, or not wanted."""
+    if isinstance(root, ObjectPath):
+        return None
+    parts = [part for own in tables.values() for part in own]
+    files = [*dict.fromkeys(part.path for part in parts)]
+    if sum(map(size_of, files)) < LEAST_BYTES or not limit():
+        return None
+    # Of a compacted file, which rows are whose.
+    told = [(part.partition.folder.as_posix(), part.session, part.offset, part.rows) for part in parts]
+    code = [sys.modules[name] for name in (__name__, in_units.__module__, find_unit.__module__)]
+    return Entry(root, exchange, symbol, files, told, code)
+
+
+def _to_keep(market: Market) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return a market's arrays by name, and what else there is to it."""
+    arrays = {f"columns.{name}": getattr(market.columns, name) for name in Columns._fields}
+    arrays |= {name: getattr(market, name) for name in _ARRAYS}
+    for name, kind in _ARRIVALS.items():
+        own = getattr(market, name)
+        arrays |= {f"{name}.{column.name}": getattr(own, column.name) for column in fields(kind)}
+    rest = {name: str(getattr(market, name)) for name in _WORDS}
+    instruments = [[_plain(value) for value in astuple(told)] for told in market.instruments]
+    return arrays, rest | {"sessions": list(market.sessions), "instruments": instruments}
+
+
+def _from_kept(
+    exchange: str, symbol: str, chain: ChainRule, arrays: dict[str, NDArray[Any]], rest: dict[str, Any]
+) -> Market:
+    instruments = []
+    for told in rest["instruments"]:
+        order, session, ts_recv, source, tick_size, lot_size, contract_value = told
+        contract = None if contract_value is None else Decimal(contract_value)
+        steps = Decimal(tick_size), Decimal(lot_size)
+        instruments.append(Instrument(order, session, ts_recv, source, *steps, contract))
+
+    def arrivals(name: str) -> Any:
+        kind = _ARRIVALS[name]
+        return kind(*(arrays[f"{name}.{column.name}"] for column in fields(kind)))
+
+    return Market(
+        exchange=exchange,
+        symbol=symbol,
+        chain=chain,
+        tick_size=Decimal(rest["tick_size"]),
+        lot_size=Decimal(rest["lot_size"]),
+        tick_source=rest["tick_source"],
+        lot_source=rest["lot_source"],
+        sessions=tuple(rest["sessions"]),
+        columns=Columns(*(arrays[f"columns.{name}"] for name in Columns._fields)),
+        order=arrays["order"],
+        ts_recv=arrays["ts_recv"],
+        ts_event=arrays["ts_event"],
+        trades=arrivals("trades"),
+        quotes=arrivals("quotes"),
+        trade_holes=arrivals("trade_holes"),
+        instruments=tuple(instruments),
+    )
+
+
+_ARRAYS = ("order", "ts_recv", "ts_event")
+_WORDS = ("tick_size", "lot_size", "tick_source", "lot_source")
+_ARRIVALS: dict[str, Any] = {"trades": Trades, "quotes": Quotes, "trade_holes": Holes}
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def chain_of(exchange: str) -> ChainRule:
