@@ -152,7 +152,7 @@ class Entry:
         self._make_room(most)
 
     def _make_room(self, most: int) -> None:
-        """Remove what was used longest ago until no more than ``most`` is kept, and what a dead process left."""
+        """Remove what was used longest ago, down to ``most`` in all; and what a dead process left."""
         for left in self._base.glob(f"{_NEW}*"):
             with contextlib.suppress(OSError):  # another process has just renamed it
                 if time.time() - left.stat().st_mtime > _STALE_S:
