@@ -85,7 +85,8 @@ def facts_of(partition: Partition) -> dict[str, str]:
 
 def _write(rows: pa.Table, file: object) -> None:
     """Write rows; the file says the types that they have, whatever form they are written from."""
-    facts = {**(rows.schema.metadata or {}), _STORED_SCHEMA: base64.b64encode(rows.schema.serialize())}
+    told = pa.schema([_unpacked(field) for field in rows.schema], rows.schema.metadata)
+    facts = {**(rows.schema.metadata or {}), _STORED_SCHEMA: base64.b64encode(told.serialize())}
     packed = _packed(rows)
     options = encoding(rows.column_names)
     with pq.ParquetWriter(file, packed.schema, store_schema=False, **options) as writer:
@@ -96,10 +97,14 @@ def _write(rows: pa.Table, file: object) -> None:
 def _packed(rows: pa.Table) -> pa.Table:
     """Return rows with their few words as numbers of words: what is written is the same, in less time."""
     for place, field in enumerate(rows.schema):
-        if field.name in _WORDS:
+        if field.name in _WORDS and not pa.types.is_dictionary(field.type):
             words = _session(rows) if field.name == "session" else rows[field.name].dictionary_encode()
             rows = rows.set_column(place, pa.field(field.name, words.type, field.nullable), words)
     return rows
+
+
+def _unpacked(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def _session(rows: pa.Table) -> pa.Array:

@@ -497,20 +497,21 @@ class Ingest:
                 table: to_table(table, batch.columns.pop(table), wide=batch.wide)
                 for table in sorted(batch.columns)
             }
-            if self.on_rows is not None:
-                for table in tables.keys() & {*EXACT_TABLES}:
-                    self.on_rows(batch.symbol, tables[table])
             with nullcontext() if self._dry else symbol_lock(self._root, self._exchange, batch.symbol):
                 self._publish_tables(batch, tables)
 
     def _publish_tables(self, batch: _Batch, tables: dict[str, pa.Table]) -> None:
-        """Publish the tables of a symbol; aside, the largest beside the others."""
+        """Publish the tables of a symbol; aside, the largest beside all the rest."""
+        exact = [tables[table] for table in tables if table in EXACT_TABLES]
         largest = max(tables, key=lambda table: tables[table].num_rows)
         with ExitStack() as beside:
             if self._aside is not None:
                 rows = tables.pop(largest)
                 largest_done = self._aside.submit(self._publish_table, batch, largest, rows)
                 beside.callback(largest_done.result)  # it is waited for, whatever happens to the others
+            while exact and self.on_rows is not None:
+                self.on_rows(batch.symbol, exact.pop())
+            exact.clear()
             for table in [*tables]:
                 self._publish_table(batch, table, tables.pop(table))
 

@@ -26,6 +26,7 @@ from mmdata.recorder.records import Bbo, Depth, Instrument, Levels, Snapshot, Tr
 
 Columns = dict[str, pa.Array]
 _NO_LEVEL = (None, None, None)
+_SIDES = pa.array(["bid", "ask"])
 
 
 class Rows(ABC):
@@ -230,8 +231,9 @@ class Layout:
         return pa.array(last)
 
     def side(self) -> pa.Array:
-        """Return each row's side, null where it is no level."""
-        return pa.array(["bid", "ask", None]).take(pa.array(self._kinds))
+        """Return each row's side as numbers of two words, null where it is no level."""
+        numbers = pa.array(self._kinds, pa.int32(), mask=self._kinds == 2)
+        return pa.DictionaryArray.from_arrays(numbers, _SIDES)
 
     def level(self) -> pa.Array:
         """Return each row's place in its side, 0 the best."""
@@ -309,13 +311,17 @@ def instrument_row(record: Instrument, source: str) -> dict[str, Any]:
 
 
 def to_table(table: str, columns: Columns, *, wide: bool) -> pa.Table:
-    """Return columns as a table of its exact schema. ArrowInvalid: a value does not fit."""
-    schema = arrow_schema(table, wide=wide)
-    arrays = []
-    for field in schema:
+    """Return columns as a table of its exact schema, but for words that are numbers of words.
+
+    ArrowInvalid: a value does not fit.
+    """
+    arrays, fields = [], []
+    for field in arrow_schema(table, wide=wide):
         array = columns[field.name]
-        arrays.append(array if array.type == field.type else array.cast(field.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
+        is_coded = pa.types.is_dictionary(array.type) and array.type.value_type == field.type
+        arrays.append(array if is_coded or array.type == field.type else array.cast(field.type))
+        fields.append(field.with_type(arrays[-1].type))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def fits(columns: Columns, names: Sequence[str], *, wide: bool) -> bool:
