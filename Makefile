@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-recorder bench-faults clean crash-test fault-test long-test peer-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -70,6 +70,9 @@ bench: $(STAMP)
 # Making and checking a dataset, beside hftbacktest's converter; needs the real captures.
 bench-datasets: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.datasets
+
+bench-replay: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.replay
 
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder
