@@ -169,6 +169,16 @@ def _insert(keys: Ints, sizes: Ints, count: int, at: int, key: int, size: int) -
 
 
 @kernel(chain)
+def _put(window: Ints, bits: Ints, at: int, size: int) -> int:
+    """Set a place of one side's window; return by how many levels it has grown."""
+    was = 1 if window[at] != 0 else 0
+    now = 1 if size != 0 else 0
+    window[at] = size
+    bits[at >> _WORD_BITS] ^= (was ^ now) << (at & _WORD_MASK)
+    return now - was
+
+
+@kernel(chain)
 def _highest(bits: Ints, end: int) -> int:
     """Return the highest place below ``end`` that has a level, or -1; ``bits`` (WINDOW / 32,) of one side."""
     at = end >> _WORD_BITS
@@ -487,21 +497,25 @@ def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) ->
 
 
 @kernel(chain)
-def _set_elsewhere(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
-    """Set a level that has no place in the window as it is; False without room."""
-    unit = state[UNIT]
-    if unit == 0 or key % unit != 0 or key // unit < state[BASE + side]:
+def _set(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
+    """Set a level wherever it is; False without room."""
+    unit, base = state[UNIT], state[BASE + side]
+    place = key if unit < 2 else key // unit
+    if unit == 0 or place * unit != key or (place < base and state[TOP + side] < 0):
         return bool(_set_outside(levels, state, side, key, size))
-    if size == 0:  # above the window there is nothing
-        return True
-    place = key // unit
-    if not _draw_window(levels, state, side, place):
-        return False
+    if place < base:
+        return bool(_put_off(levels, state, side, key, size))
+    if place >= base + WINDOW:
+        if size == 0:
+            return True
+        if not _draw_window(levels, state, side, place):
+            return False
     at = place - state[BASE + side]
-    levels.window[side, at] = size
-    levels.bits[side, at >> _WORD_BITS] |= 1 << (at & _WORD_MASK)
-    state[INSIDE + side] += 1
-    state[TOP + side] = at
+    state[INSIDE + side] += _put(levels.window[side], levels.bits[side], at, size)
+    if size != 0:
+        state[TOP + side] = max(state[TOP + side], at)
+    elif at == state[TOP + side]:
+        _remove_best(levels, state, side)
     return True
 
 
@@ -523,55 +537,49 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
     row, end = columns.start[message], columns.start[message + 1]
     while row < end:
         side = columns.side[row]
-        unit, base, top, inside = state[UNIT], state[BASE + side], state[TOP + side], state[INSIDE + side]
-        put_off = state[PUT_OFF + side]
-        most_put_off = min(_MOST_PUT_OFF, levels.keys.shape[1] - state[BIDS + side])
-        window, bits, far = levels.window[side], levels.bits[side], levels.far[side]
         sign = 1 if side == BID else -1
-        # What nearly all rows are is done here, in the window without a branch that depends on the level: to
-        # guess it wrong, or to hand the arrays to a function, costs several times the rest.
-        while row < end and columns.side[row] == side:
-            key = sign * columns.price[row]
-            size = columns.size[row]
-            place = key if unit < 2 else key // unit
-            at = place - base
-            if unit == 0 or at >= WINDOW or (unit > 1 and place * unit != key):
+        unit, base, top, inside = state[UNIT], state[BASE + side], state[TOP + side], state[INSIDE + side]
+        window, bits = levels.window[side], levels.bits[side]
+        was_best = False
+        # What nearly all rows are is done here, without a branch that depends on the level and with
+        # nothing that happens seldom: each costs as much as the rest. What follows is inline for the same
+        # reason: to hand the arrays to a function costs more than the function.
+        while unit == 1 and row < end and columns.side[row] == side:
+            at = sign * columns.price[row] - base
+            if at < 0 or at >= WINDOW:
                 break
-            if at >= 0:
-                was = 1 if window[at] != 0 else 0
-                now = 1 if size != 0 else 0
-                window[at] = size
-                bits[at >> _WORD_BITS] ^= (was ^ now) << (at & _WORD_MASK)
-                inside += now - was
-                if at >= top:
-                    if now == 1:
-                        top = at
-                    elif at == top:
-                        state[TOP + side] = top
-                        state[INSIDE + side] = inside
-                        state[PUT_OFF + side] = put_off
-                        _remove_best(levels, state, side)
-                        base, top, inside = state[BASE + side], state[TOP + side], state[INSIDE + side]
-                        put_off = state[PUT_OFF + side]
-                        most_put_off = min(_MOST_PUT_OFF, levels.keys.shape[1] - state[BIDS + side])
-            else:
-                slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
-                held = far[slot, 0]
-                while held != key and held != NO_PRICE:
-                    slot = (slot + 1) & (_FAR - 1)
-                    held = far[slot, 0]
-                if top < 0 or (held != key and put_off >= most_put_off):
-                    break
-                far[slot, 0] = key
-                far[slot, 1] = size
-                put_off += 1 if held != key else 0
+            size = columns.size[row]
             row += 1
+            inside += _put(window, bits, at, size)
+            if at >= top:
+                if size != 0:
+                    top = at
+                elif at == top:
+                    was_best = True
+                    break
         state[TOP + side] = top
         state[INSIDE + side] = inside
-        state[PUT_OFF + side] = put_off
-        if row < end and columns.side[row] == side:
-            key = columns.price[row] if side == BID else -columns.price[row]
-            if not _set_elsewhere(levels, state, side, key, columns.size[row]):
+        if was_best:
+            word = top >> _WORD_BITS
+            while word > 0 and bits[word] == 0:
+                word -= 1
+            if bits[word] != 0:
+                state[TOP + side] = word * _WORD + math.frexp(float(bits[word]))[1] - 1
+            else:
+                _remove_best(levels, state, side)
+        elif row < end and columns.side[row] == side:
+            key = sign * columns.price[row]
+            if unit == 1 and top >= 0 and key < base:
+                slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
+                held = levels.far[side, slot, 0]
+                while held != key and held != NO_PRICE:
+                    slot = (slot + 1) & (_FAR - 1)
+                    held = levels.far[side, slot, 0]
+                if held == key:
+                    levels.far[side, slot, 1] = columns.size[row]
+                    row += 1
+                    continue
+            if not _set(levels, state, side, sign * columns.price[row], columns.size[row]):
                 return False
             row += 1
     if state[MAX_DEPTH] > 0:
