@@ -557,6 +557,18 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
                 elif at == top:
                     was_best = True
                     break
+        while unit > 1 and not was_best and row < end and columns.side[row] == side:  # the same, in units
+            key = sign * columns.price[row]
+            place = key // unit
+            at = place - base
+            if at < 0 or at >= WINDOW or place * unit != key:
+                break
+            size = columns.size[row]
+            row += 1
+            inside += _put(window, bits, at, size)
+            if at >= top:
+                top = at if size != 0 else top
+                was_best = size == 0 and at == top
         state[TOP + side] = top
         state[INSIDE + side] = inside
         if was_best:
@@ -569,7 +581,7 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
                 _remove_best(levels, state, side)
         elif row < end and columns.side[row] == side:
             key = sign * columns.price[row]
-            if unit == 1 and top >= 0 and key < base:
+            if unit > 0 and top >= 0 and key < base * unit and (unit == 1 or key % unit == 0):
                 slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
                 held = levels.far[side, slot, 0]
                 while held != key and held != NO_PRICE:
