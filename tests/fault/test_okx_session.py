@@ -97,6 +97,7 @@ async def recorded(
         watching.cancel()
         rest.close()
         server.close()
+        await server.wait_closed()  # else its connections outlive the loop, and a later test is blamed
         writer.close()
     return session
 
