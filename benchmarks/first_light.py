@@ -21,7 +21,7 @@ from pathlib import Path
 from mmdata.cli.shell import console, figures, say_table, words
 from mmdata.datasets import validate
 from mmdata.datasets.book import rebuild
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.recorder import import_sources
 from mmdata.replay import replay, simulate
 

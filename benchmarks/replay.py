@@ -15,7 +15,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +23,13 @@ from statistics import median
 import numpy as np
 
 from benchmarks.clients import RIVALS_PYTHON
+from benchmarks.datasets import import_into, measured
 from benchmarks.tiles import EXCHANGE, SYMBOL, USDM, write_tiled
 from mmdata.cli.shell import console, figures, say_table, words
 from mmdata.datasets import export
 from mmdata.datasets.book import rebuild
-from mmdata.datasets.market import Market, load_market
-from mmdata.recorder import import_sources
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Market
 
 _REPLAY = Path(__file__).parent / "rivals/run_hftbacktest_replay.py"
 _DEPTHS = {"hash": "hash map", "vector": "ROI vector"}
@@ -56,7 +56,7 @@ def prepare(folder: Path, rows: int) -> tuple[Market, list[Path]]:
     """Return the columns of a tiled capture, and the same as files of hftbacktest."""
     _, plain, _ = write_tiled(folder, rows)
     root = folder / "data"
-    import_sources([plain], root, source_format="hftbacktest", exchange=EXCHANGE, symbol=SYMBOL)
+    import_into(root, plain)
     report = export(root, "hftbacktest", folder / "npz", exchange=EXCHANGE, symbol=SYMBOL)
     files = [file.path for file in report.files if file.path.suffix == ".npz"]
     return load_market(root, EXCHANGE, SYMBOL), files
@@ -72,8 +72,8 @@ def measure(market: Market, files: Sequence[Path], rounds: int) -> tuple[str, li
     rebuild(columns, market.chain)  # compiled before the clock starts
     with rival(market, files, "hash") as by_hash, rival(market, files, "vector") as by_vector:
         for _ in range(rounds):
-            taken["ours"].append(seconds(lambda: rebuild(columns, market.chain)))
-            taken["memory"].append(seconds(lambda: [np.sum(column) for column in read]))
+            taken["ours"].append(measured(lambda: rebuild(columns, market.chain)).wall)
+            taken["memory"].append(measured(lambda: [np.sum(column) for column in read]).wall)
             taken["hash"].append(by_hash())
             taken["vector"].append(by_vector())
     middle = {name: median(own) for name, own in taken.items()}
@@ -110,13 +110,6 @@ def rival(market: Market, files: Sequence[Path], depth: str) -> Iterator[Callabl
 
         yield replay
         asked.close()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from mmdata.datasets.book import Book
-from mmdata.datasets.market import Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Market
 from mmdata.sandbox.truth import BookTruth
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from mmdata.datasets.book import rebuild
 from mmdata.datasets.layout import list_parts
-from mmdata.datasets.market import load_market, read_part
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import read_part
 from mmdata.datasets.schema import TABLES
 from mmdata.datasets.validation import validate
 from mmdata.recorder.capture import FRAME, Line, read_segment

@@ -28,7 +28,8 @@ from mmdata.datasets.formats.hftbacktest import (
     TRADE_EVENT,
     BothOrders,
 )
-from mmdata.datasets.market import Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Market
 from mmdata.replay.clock import Timeline, map_clock, timeline
 from tests.builders import DAY, NOON
 from tests.table_rows import publish_rows

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mmdata.datasets import bars, books, books_at, messages, segments
 from mmdata.datasets._kernel import DIFF, REPLACE, SESSION
 from mmdata.datasets.book import Book, proven
-from mmdata.datasets.market import NO_TIME, Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import NO_TIME, Market
 from mmdata.replay import replay
 from tests.recordings import BEFORE_MIDNIGHT, LOT, STEPS, Recording
 

@@ -18,7 +18,7 @@ import pytest
 from mmdata.datasets.book import rebuild
 from mmdata.datasets.chain import NO_ID
 from mmdata.datasets.layout import list_parts
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.datasets.validation import SymbolReport, ValidationReport, validate
 from mmdata.recorder.importing import ImportReport, import_sources
 from mmdata.recorder.records import Depth

@@ -15,7 +15,7 @@ import pytest
 from mmdata.datasets import export
 from mmdata.datasets._kernel import NO_PRICE
 from mmdata.datasets.book import rebuild
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.replay.clock import map_clock, timeline
 from tests.conftest import REPOSITORY, WINGS
 

@@ -13,7 +13,8 @@ import pytest
 
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import Quotes, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Quotes
 from mmdata.replay import BookEvent, TradeEvent, calibrate, replay, simulate, tops, warm_up
 from mmdata.replay import _kernel as kernel
 from mmdata.replay.calibration import Touches, estimate

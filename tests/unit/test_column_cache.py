@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmdata.datasets import column_cache, compact, market, validate, verify
+from mmdata.datasets import column_cache, compact, loading, validate, verify
 from mmdata.datasets.column_cache import COLUMN_CACHE, LIMIT, limit
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import NO_TIME, Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import NO_TIME, Market
 from tests.recordings import Recording
 
 EXCHANGE, SYMBOL = "binance", "BTCUSDT"
@@ -24,7 +25,7 @@ EXCHANGE, SYMBOL = "binance", "BTCUSDT"
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a small recording of which columns are kept all the same."""
-    monkeypatch.setattr(market, "LEAST_BYTES", 0)
+    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
     monkeypatch.delenv(LIMIT, raising=False)
     recording = Recording(tmp_path)
     recording.instrument(recording.tick, recording.lot)
@@ -57,13 +58,13 @@ def entries(root: Path) -> list[Path]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows by a symbol whenever one is decoded."""
     symbols: list[str] = []
-    decode = market._decode
+    decode = loading._decode
 
     def counted(*args: Any) -> Market:
         symbols.append(args[1])
         return decode(*args)
 
-    monkeypatch.setattr(market, "_decode", counted)
+    monkeypatch.setattr(loading, "_decode", counted)
     return symbols
 
 
@@ -106,7 +107,7 @@ def test_rows_that_are_added_and_code_that_is_edited_make_another_entry(
     symbols = decoded(monkeypatch)
     assert len(load(root)["sessions"]) == 3
     assert len(symbols) == 1
-    monkeypatch.setattr(column_cache, "_code", lambda files: b"edited")
+    monkeypatch.setattr(column_cache, "source_digest", lambda modules: "edited")
     load(root)
     assert len(symbols) == 2
     assert len(entries(root)) == 3
@@ -149,21 +150,21 @@ def test_no_more_is_kept_than_was_said_and_what_was_used_longest_ago_goes(
     load(root)
     [first] = entries(root)
     size = sum(path.stat().st_size for path in first.iterdir())
-    monkeypatch.setattr(column_cache, "_code", lambda files: b"second")
+    monkeypatch.setattr(column_cache, "source_digest", lambda modules: "second")
     load(root)
     [second] = {*entries(root)} - {first}
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(2, 2))
     monkeypatch.undo()
-    monkeypatch.setattr(market, "LEAST_BYTES", 0)
+    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
     load(root)  # used: it is the newest now
-    monkeypatch.setenv(LIMIT, str(2 * size + 100))
-    monkeypatch.setattr(column_cache, "_code", lambda files: b"third")
+    monkeypatch.setenv(LIMIT, f"{2 * size + 100}B")
+    monkeypatch.setattr(column_cache, "source_digest", lambda modules: "third")
     load(root)
     [third] = {*entries(root)} - {first, second}
     assert entries(root) == sorted([first, third])
-    monkeypatch.setenv(LIMIT, "10")
-    monkeypatch.setattr(column_cache, "_code", lambda files: b"fourth")
+    monkeypatch.setenv(LIMIT, "10B")
+    monkeypatch.setattr(column_cache, "source_digest", lambda modules: "fourth")
     load(root)
     assert entries(root) == sorted([first, third])
 
@@ -174,9 +175,9 @@ def test_nothing_is_kept_of_little_or_where_nothing_is_wanted(
     monkeypatch.setenv(LIMIT, "0")
     load(root)
     monkeypatch.delenv(LIMIT)
-    monkeypatch.setattr(market, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(loading, "LEAST_BYTES", 1 << 20)
     load(root)
-    monkeypatch.setattr(market, "LEAST_BYTES", 0)
+    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
     monkeypatch.setattr(column_cache, "_LEAST_FREE", 1 << 62)
     load(root)
     assert entries(root) == []
@@ -190,15 +191,15 @@ def test_folder_that_cannot_be_written_is_no_reason_to_fail(root: Path) -> None:
 
 
 def test_two_that_keep_the_same_at_once_leave_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = market._decode
+    decode = loading._decode
 
     def slow(*args: Any) -> Market:
         found = decode(*args)
-        monkeypatch.setattr(market, "_decode", decode)
+        monkeypatch.setattr(loading, "_decode", decode)
         load(root)  # somebody else is faster
         return found
 
-    monkeypatch.setattr(market, "_decode", slow)
+    monkeypatch.setattr(loading, "_decode", slow)
     first = load(root)
     assert load(root) == first
     assert len(entries(root)) == 1
@@ -219,7 +220,7 @@ def test_what_a_dead_process_left_is_removed_when_it_is_old(root: Path) -> None:
 def test_limit_is_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(LIMIT, raising=False)
     assert limit() == 20 << 30
-    for text, size in (("0", 0), ("5GiB", 5 << 30), ("300 MiB", 300 << 20), ("7", 7)):
+    for text, size in (("0", 0), ("5GiB", 5 << 30), ("300MiB", 300 << 20), ("7B", 7)):
         monkeypatch.setenv(LIMIT, text)
         assert limit() == size
     monkeypatch.setenv(LIMIT, "much")

@@ -13,7 +13,7 @@ import pytest
 from mmdata.datasets._kernel import GAP, GAP_OPEN
 from mmdata.datasets.book import rebuild
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.datasets.validation import validate
 from mmdata.recorder.importing import ImportReport, import_sources
 from tests.builders import rows, spot_lines

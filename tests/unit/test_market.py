@@ -18,7 +18,8 @@ from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError
 from mmdata.datasets.grid import LOT, TICK, Instrument, find_unit, in_force
 from mmdata.datasets.layout import Partition, date_name, part_name
-from mmdata.datasets.market import FRAME_BITS, NO_TIME, OFF_GRID, Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import FRAME_BITS, NO_TIME, OFF_GRID, Market
 from mmdata.datasets.schema import arrow_schema
 
 NOON = 1_795_262_400_000_000_000  # 2026-11-21T12:00:00Z

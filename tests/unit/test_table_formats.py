@@ -21,7 +21,7 @@ from mmdata.datasets.formats import sources
 from mmdata.datasets.formats.importing import import_tables, read_grid
 from mmdata.datasets.formats.session import TableReport
 from mmdata.datasets.formats.tardis import book_columns
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.datasets.validation import validate
 from tests.builders import rows
 

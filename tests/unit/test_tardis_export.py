@@ -14,7 +14,7 @@ from mmdata.datasets.book import Book
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.formats import tardis
 from mmdata.datasets.formats.output import Written, output
-from mmdata.datasets.market import load_market
+from mmdata.datasets.loading import load_market
 from mmdata.recorder.importing import import_sources
 from tests.builders import TS, spot_lines
 

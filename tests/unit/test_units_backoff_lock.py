@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mmdata.datasets.errors import DiskError
+from mmdata.datasets.units import seconds, size_bytes
 from mmdata.recorder.backoff import backoff
 from mmdata.recorder.lock import HeldError, exchange_lock, holder
-from mmdata.recorder.units import seconds, size_bytes
 
 
 @pytest.mark.parametrize(

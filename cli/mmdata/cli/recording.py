@@ -381,7 +381,7 @@ def sandbox(
 
     Example: mmdata sandbox --port 0 --faults examples/faults.yaml --truth /tmp/truth
     """
-    from mmdata.recorder.units import seconds
+    from mmdata.datasets.units import seconds
     from mmdata.sandbox import SandboxOptions, serve
 
     try:

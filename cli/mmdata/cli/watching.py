@@ -60,8 +60,8 @@ def status(
 
     Example: mmdata status data --stale-after 2m
     """
+    from mmdata.datasets.units import seconds
     from mmdata.recorder.status import check
-    from mmdata.recorder.units import seconds
 
     try:
         stale_after_s = seconds(stale_after)

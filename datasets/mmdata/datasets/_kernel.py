@@ -497,29 +497,6 @@ def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) ->
 
 
 @kernel(chain)
-def _set(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
-    """Set a level wherever it is; False without room."""
-    unit, base = state[UNIT], state[BASE + side]
-    place = key if unit < 2 else key // unit
-    if unit == 0 or place * unit != key or (place < base and state[TOP + side] < 0):
-        return bool(_set_outside(levels, state, side, key, size))
-    if place < base:
-        return bool(_put_off(levels, state, side, key, size))
-    if place >= base + WINDOW:
-        if size == 0:
-            return True
-        if not _draw_window(levels, state, side, place):
-            return False
-    at = place - state[BASE + side]
-    state[INSIDE + side] += _put(levels.window[side], levels.bits[side], at, size)
-    if size != 0:
-        state[TOP + side] = max(state[TOP + side], at)
-    elif at == state[TOP + side]:
-        _remove_best(levels, state, side)
-    return True
-
-
-@kernel(chain)
 def _clear(levels: Levels, state: Ints) -> None:
     """Empty the book."""
     for side in range(2):
@@ -580,18 +557,22 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
             else:
                 _remove_best(levels, state, side)
         elif row < end and columns.side[row] == side:
-            key = sign * columns.price[row]
-            if unit > 0 and top >= 0 and key < base * unit and (unit == 1 or key % unit == 0):
-                slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
-                held = levels.far[side, slot, 0]
-                while held != key and held != NO_PRICE:
-                    slot = (slot + 1) & (_FAR - 1)
-                    held = levels.far[side, slot, 0]
-                if held == key:
-                    levels.far[side, slot, 1] = columns.size[row]
+            key, size = sign * columns.price[row], columns.size[row]
+            place = key if unit < 2 else key // unit
+            if unit > 0 and place >= base + WINDOW and place * unit == key:
+                if size == 0:  # above the window there is nothing
                     row += 1
-                    continue
-            if not _set(levels, state, side, sign * columns.price[row], columns.size[row]):
+                elif not _draw_window(levels, state, side, place):
+                    return False
+                continue  # the window reaches there now
+            slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)  # as `_find_far`
+            held = levels.far[side, slot, 0]
+            while held != key and held != NO_PRICE:
+                slot = (slot + 1) & (_FAR - 1)
+                held = levels.far[side, slot, 0]
+            if held == key:
+                levels.far[side, slot, 1] = size
+            elif not _set_outside(levels, state, side, key, size):
                 return False
             row += 1
     if state[MAX_DEPTH] > 0:

@@ -18,7 +18,7 @@ from mmdata.datasets.messages import common_grid
 from mmdata.datasets.reading import chosen_parts, trades
 from mmdata.datasets.schema import NARROW
 from mmdata.datasets.stores import Place, Root, root_of
-from mmdata.datasets.times import Moment, duration_ns, span
+from mmdata.datasets.times import Moment, interval_ns, span
 
 Clock = Literal["ts_event", "ts_recv"]
 _DAY_NS = 86_400_000_000_000
@@ -54,9 +54,7 @@ def bars(
         raise UsageError(f"clock={clock!r} is not known, expected one of {', '.join(get_args(Clock))}")
     if prices not in ("decimal", "float"):
         raise UsageError(f"prices={prices!r} is not known, expected decimal or float")
-    step = duration_ns(every)
-    if step is None or step < 1:
-        raise UsageError(f"every={every!r} is no interval, expected a duration as in 1s, 5m, 1h")
+    step = interval_ns(every)
     where = root_of(root)
     begin, stop = span(start, end)
     # By the exchange's time: received a little before or after, or much later over REST.

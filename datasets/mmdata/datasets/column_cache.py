@@ -17,13 +17,12 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +33,10 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from mmdata.datasets.errors import ReplacedError, UsageError
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.jit import source_digest
+from mmdata.datasets.stores import sha256_of
+from mmdata.datasets.units import size_bytes
 
 COLUMN_CACHE = Path(".cache/columns")
 """Below the root of a dataset."""
@@ -44,8 +46,6 @@ _LEAST_FREE = 4 << 30  # twice what recorders warn at
 _DEFAULT_LIMIT = 20 << 30
 _ALIGNMENT = 64
 _NEW, _STALE_S = ".new-", 3600.0
-_BLOCK = 1 << 20
-_UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
@@ -72,16 +72,18 @@ def limit() -> int:
     told = os.environ.get(LIMIT)
     if told is None:
         return _DEFAULT_LIMIT
-    found = re.fullmatch(r"(\d+) ?([KMGT]iB)?", told.strip(), re.IGNORECASE)
-    if found is None:
-        raise UsageError(f"{LIMIT} was {told!r}, expected a size such as 20GiB, or 0 to keep no columns")
-    return int(found[1]) * _UNITS[(found[2] or "").upper()]
+    try:
+        return 0 if told == "0" else size_bytes(told)
+    except ValueError as error:
+        raise UsageError(
+            f"{LIMIT} was {told!r}, expected a size such as 20GiB, or 0 to keep no columns"
+        ) from error
 
 
 class Entry:
     """What is kept, or may be, of a recording that was decoded from ``files`` by the code of ``modules``.
 
-    ``told`` is what else the arrays hang on. ReplacedError: a file is gone.
+    ``told`` is what else the arrays hang on. ReplacedError: a file is gone. DatasetError: it cannot be read.
     """
 
     def __init__(
@@ -94,10 +96,10 @@ class Entry:
         modules: Sequence[ModuleType],
     ) -> None:
         self._base = root / COLUMN_CACHE
-        key = hashlib.sha256(_code(tuple(module.__file__ or "" for module in modules)))
+        key = hashlib.sha256(source_digest((sys.modules[__name__], *modules)).encode())
         with ThreadPoolExecutor(2) as pool:
-            for path, digest in zip(files, pool.map(_sha256, files), strict=True):
-                key.update(f"{path.relative_to(root)}\0".encode() + digest)
+            for path, digest in zip(files, pool.map(sha256_of, files), strict=True):
+                key.update(f"{path.relative_to(root)}\0{digest}\0".encode())
         for one in told:
             key.update(f"{one!r}\0".encode())
         name = quote(symbol, safe="")
@@ -184,23 +186,3 @@ def _write(folder: Path, arrays: Mapping[str, Array], rest: Mapping[str, Any]) -
                 at += len(piece)
     facts = _Facts(places, at, crc, dict(rest))
     (folder / "facts.json").write_bytes(msgspec.json.encode(facts))
-
-
-def _sha256(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except FileNotFoundError as error:
-        raise ReplacedError(f"{path}: is no longer there; read again") from error
-    return digest.digest()
-
-
-@cache
-def _code(files: tuple[str, ...]) -> bytes:
-    """Return a hash over the sources that make the arrays."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for name in files:
-        digest.update(Path(name).read_bytes())
-    return digest.digest()

@@ -35,14 +35,13 @@ from mmdata.datasets.messages import Batch, Feed, Messages, open_messages
 from mmdata.datasets.prices import Prices, hand_out, require_known, steps_in_force
 from mmdata.datasets.reading import chosen_parts
 from mmdata.datasets.stores import Place, Root, root_of
-from mmdata.datasets.times import Moment, duration_ns, span, to_ns
+from mmdata.datasets.times import NEVER, Moment, interval_ns, span, to_ns
 
 Ints = NDArray[np.int64]
 Layout = Literal["long", "wide"]
 Moments = Sequence[Moment] | NDArray[np.int64] | NDArray[np.datetime64] | pl.Series
 """Moments one by one; whole numbers are ns since the epoch, times without a zone UTC."""
 _ROOM = 1 << 15  # books in the arrays that the kernel fills
-_NEVER = 2**63 - 1
 _SIDES = ("bid", "ask")
 
 
@@ -108,9 +107,7 @@ def iter_books(
     Errors of the arguments are raised by the call. ReplacedError, while it runs: a day was compacted
     meanwhile; begin again.
     """
-    step = 0 if every is None else duration_ns(every)
-    if step is None or (every is not None and step < 1):
-        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    step = 0 if every is None else interval_ns(every)
     begin, stop = span(start, end)
     messages, shape = _opened(root_of(root), exchange, symbol, begin, stop, depth, layout, prices)
     return _told(iter(messages), Feed(messages), _Teller(depth, begin, stop, step), shape)
@@ -285,7 +282,7 @@ class _Teller:
         if self.every or self.moments is not None:
             yield self._end(self._stop if more and self._stop is not None else NO_TIME)
         if self.moments is not None:
-            yield self._end(_NEVER)
+            yield self._end(NEVER)
 
     @staticmethod
     def _end(time: int) -> Batch:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -41,7 +41,7 @@ def kernel(*callees: ModuleType, allocates: bool = False) -> Callable[[Callable[
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         own = sys.modules[function.__module__]
-        folder = _cache_folder(_digest((own, *callees)))
+        folder = _cache_folder(source_digest((own, *callees)))
         options: dict[str, Any] = {"nogil": True, "_nrt": allocates}
         if folder is None:
             return _compiled(function, options)
@@ -63,7 +63,8 @@ def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, 
     return compiled
 
 
-def _digest(modules: tuple[ModuleType, ...]) -> str:
+def source_digest(modules: Sequence[ModuleType]) -> str:
+    """Return a hash over the sources of ``modules`` and numba's version: another after any edit."""
     digest = hashlib.sha256(numba.__version__.encode())
     for name in sorted({module.__file__ or "" for module in modules}):
         digest.update(Path(name).read_bytes())

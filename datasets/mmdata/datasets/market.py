@@ -1,16 +1,14 @@
 """One symbol's recording as columns: what the book kernel and the simulator read.
 
-Loads the tables `depth`, `snapshots`, `events`, `trades` and `bbo`, puts book messages into the one order
-that counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly. What was
-loaded once is kept (`mmdata.datasets.column_cache`).
+Reads the tables `depth`, `snapshots`, `events`, `trades` and `bbo`, puts book messages into the one order
+that counts, (session, frame, row), and turns decimals into integer ticks and lots, exactly.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -33,13 +31,12 @@ from mmdata.datasets._kernel import (
     Columns,
 )
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
-from mmdata.datasets.column_cache import LEAST_BYTES, Entry, limit
 from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
 from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
-from mmdata.datasets.layout import Part, date_name, list_parts, list_symbols
+from mmdata.datasets.layout import Part, list_symbols
 from mmdata.datasets.schema import arrow_schema
-from mmdata.datasets.stores import ObjectPath, Place, Root, root_of, size_of, source
+from mmdata.datasets.stores import Place, size_of, source
 from mmdata.datasets.stretches import row_groups
 from mmdata.datasets.times import NO_TIME as NO_TIME
 
@@ -146,152 +143,12 @@ class Market:
         return order >> FRAME_BITS
 
 
-def load_market(root: Root, exchange: str, symbol: str, *, end: int | None = None) -> Market:
-    """Load what was recorded of ``symbol`` before ``end`` (ns since the epoch; None: all of it).
-
-    UsageError: nothing of it is in the dataset; the sentence names what is. DatasetError: a file is
-    damaged, or tick and lot are unknown.
-    """
-    return again_if_replaced(lambda: _load_market(root_of(root), exchange, symbol, end))
-
-
 def again_if_replaced(read: Callable[[], Read]) -> Read:
     """Return what ``read`` does; it is called again when a day was compacted meanwhile, a few times."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(ReplacedError):
             return read()
     return read()
-
-
-def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Market:
-    chain = chain_of(exchange)
-    last_date = date_name(end - 1) if end is not None else "9999"
-    tables = {
-        table: [
-            part
-            for part in list_parts(root, table, exchange=exchange, symbol=symbol)
-            if part.partition.date <= last_date
-        ]
-        for table in ("depth", "snapshots", "events", "trades", "bbo", "instruments")
-    }
-    if not tables["depth"] and not tables["trades"]:
-        raise nothing_of(root, exchange, symbol, "no depth and no trades")
-    entry = _entry(root, exchange, symbol, tables)
-    kept = None if entry is None else entry.find()
-    if kept is not None:
-        market = _from_kept(exchange, symbol, chain, *kept)
-    else:
-        market = _decode(exchange, symbol, chain, tables)
-        if entry is not None:
-            entry.keep(*_to_keep(market))
-    return market if end is None else _before(market, end)
-
-
-def _decode(exchange: str, symbol: str, chain: ChainRule, tables: dict[str, list[Part]]) -> Market:
-    sessions = session_order(tables)
-    depth = read_rows("depth", tables["depth"], DEPTH)
-    snapshots = read_snapshots(tables["snapshots"])
-    trades = read_rows("trades", tables["trades"], TRADES)
-    bbo = read_rows("bbo", tables["bbo"], BBO)
-    events = read_rows("events", tables["events"], EVENTS)
-    gaps = events.filter(is_gap(events))
-    instruments = read_instruments(tables["instruments"], sessions)
-    grid = _grid(instruments, depth, snapshots, trades, bbo)
-    columns, order, ts_recv, ts_event = messages(
-        depth,
-        snapshots,
-        gaps.filter(pc.equal(gaps["channel"], "depth")),
-        sessions,
-        range(len(sessions)),
-        grid,
-    )
-    return Market(
-        exchange=exchange,
-        symbol=symbol,
-        chain=chain,
-        tick_size=grid.tick.size,
-        lot_size=grid.lot.size,
-        tick_source=grid.tick.source,
-        sessions=tuple(sessions),
-        columns=columns,
-        order=order,
-        ts_recv=ts_recv,
-        ts_event=ts_event,
-        trades=trades_of(trades, sessions, grid, single_trades(trades, sessions)),
-        lot_source=grid.lot.source,
-        quotes=_quotes(bbo, sessions, grid),
-        trade_holes=_holes(gaps.filter(pc.equal(gaps["channel"], "trades")), sessions),
-        instruments=instruments,
-    )
-
-
-def _entry(root: Place, exchange: str, symbol: str, tables: dict[str, list[Part]]) -> Entry | None:
-    """Return where the columns of these parts are kept; None: in a bucket, too few, or not wanted."""
-    if isinstance(root, ObjectPath):
-        return None
-    parts = [part for own in tables.values() for part in own]
-    files = [*dict.fromkeys(part.path for part in parts)]
-    if sum(map(size_of, files)) < LEAST_BYTES or not limit():
-        return None
-    # Of a compacted file, which rows are whose.
-    told = [(part.partition.folder.as_posix(), part.session, part.offset, part.rows) for part in parts]
-    code = [sys.modules[name] for name in (__name__, in_units.__module__, find_unit.__module__)]
-    return Entry(root, exchange, symbol, files, told, code)
-
-
-def _to_keep(market: Market) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return a market's arrays by name, and what else there is to it."""
-    arrays = {f"columns.{name}": getattr(market.columns, name) for name in Columns._fields}
-    arrays |= {name: getattr(market, name) for name in _ARRAYS}
-    for name, kind in _ARRIVALS.items():
-        own = getattr(market, name)
-        arrays |= {f"{name}.{column.name}": getattr(own, column.name) for column in fields(kind)}
-    rest = {name: str(getattr(market, name)) for name in _WORDS}
-    instruments = [[_plain(value) for value in astuple(told)] for told in market.instruments]
-    return arrays, rest | {"sessions": list(market.sessions), "instruments": instruments}
-
-
-def _from_kept(
-    exchange: str, symbol: str, chain: ChainRule, arrays: dict[str, NDArray[Any]], rest: dict[str, Any]
-) -> Market:
-    instruments = []
-    for told in rest["instruments"]:
-        order, session, ts_recv, source, tick_size, lot_size, contract_value = told
-        contract = None if contract_value is None else Decimal(contract_value)
-        steps = Decimal(tick_size), Decimal(lot_size)
-        instruments.append(Instrument(order, session, ts_recv, source, *steps, contract))
-
-    def arrivals(name: str) -> Any:
-        kind = _ARRIVALS[name]
-        return kind(*(arrays[f"{name}.{column.name}"] for column in fields(kind)))
-
-    return Market(
-        exchange=exchange,
-        symbol=symbol,
-        chain=chain,
-        tick_size=Decimal(rest["tick_size"]),
-        lot_size=Decimal(rest["lot_size"]),
-        tick_source=rest["tick_source"],
-        lot_source=rest["lot_source"],
-        sessions=tuple(rest["sessions"]),
-        columns=Columns(*(arrays[f"columns.{name}"] for name in Columns._fields)),
-        order=arrays["order"],
-        ts_recv=arrays["ts_recv"],
-        ts_event=arrays["ts_event"],
-        trades=arrivals("trades"),
-        quotes=arrivals("quotes"),
-        trade_holes=arrivals("trade_holes"),
-        instruments=tuple(instruments),
-    )
-
-
-_ARRAYS = ("order", "ts_recv", "ts_event")
-_WORDS = ("tick_size", "lot_size", "tick_source", "lot_source")
-_ARRIVALS: dict[str, Any] = {"trades": Trades, "quotes": Quotes, "trade_holes": Holes}
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Decimal) else value
 
 
 def chain_of(exchange: str) -> ChainRule:
@@ -413,9 +270,10 @@ def read_instruments(parts: Sequence[Part], sessions: Sequence[str] | None = Non
     return tuple(sorted((Instrument(*row) for row in rows), key=lambda row: row.order))
 
 
-def _grid(
+def find_grid(
     instruments: Sequence[Instrument], depth: pa.Table, snapshots: pa.Table, trades: pa.Table, bbo: pa.Table
 ) -> Grid:
+    """Return the units of a recording: what was told of them, if all its values keep to it, else derived."""
     prices = [depth["price"], snapshots["price"], trades["price"], bbo["bid_price"], bbo["ask_price"]]
     sizes = [depth["size"], snapshots["size"], trades["size"], bbo["bid_size"], bbo["ask_size"]]
     return Grid(find_unit(TICK, instruments, prices), find_unit(LOT, instruments, sizes))
@@ -674,7 +532,8 @@ def _told_first(table: pa.Table) -> Ints:
     return np.flatnonzero(~again)
 
 
-def _quotes(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Quotes:
+def quotes_of(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Quotes:
+    """Return the rows of `bbo` in order of arrival."""
     place = places(table, sessions)
     rank = np.argsort(place, kind="stable")
     return Quotes(
@@ -689,36 +548,11 @@ def _quotes(table: pa.Table, sessions: Sequence[str], grid: Grid) -> Quotes:
     )
 
 
-def _holes(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
+def holes_of(gaps: pa.Table, sessions: Sequence[str]) -> Holes:
+    """Return gaps in order of where they were noticed."""
     place = places(gaps, sessions)
     rank = np.argsort(place, kind="stable")
     return Holes(place[rank], times(gaps["ts_recv"])[rank])
-
-
-def _before(market: Market, end: int) -> Market:
-    """Cut everything that arrived at ``end`` or later, by place: ``ts_recv`` may step back."""
-    n = first_late(market.ts_recv, end)
-    columns, trades = market.columns, _cut(market.trades, end)
-    return replace(
-        market,
-        columns=cut_columns(columns, 0, n),
-        order=market.order[:n],
-        ts_recv=market.ts_recv[:n],
-        ts_event=market.ts_event[:n],
-        trades=trades,
-        quotes=_cut(market.quotes, end),
-        trade_holes=_cut(market.trade_holes, end),
-        instruments=tuple(row for row in market.instruments if row.ts_recv < end),
-        more=n < len(market.order) or len(trades.order) < len(market.trades.order),
-    )
-
-
-_Arrivals = TypeVar("_Arrivals", Trades, Quotes, Holes)
-
-
-def _cut(arrivals: _Arrivals, end: int) -> _Arrivals:
-    n = first_late(arrivals.ts_recv, end)
-    return type(arrivals)(**{column.name: getattr(arrivals, column.name)[:n] for column in fields(arrivals)})
 
 
 def cut_columns(columns: Columns, begin: int, end: int) -> Columns:

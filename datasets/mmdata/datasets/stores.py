@@ -9,6 +9,7 @@ works there: what writes needs locks, renames and swaps of folders, which an obj
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from mmdata.datasets.errors import DiskError, UsageError
+from mmdata.datasets.errors import DatasetError, DiskError, ReplacedError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Root: TypeAlias = "str | os.PathLike[str]"
 """What a caller may name a dataset by: a path, or ``s3://bucket/prefix`` as text."""
 _SCHEME = "s3:"
+_BLOCK = 1 << 20
 
 
 class Told(NamedTuple):
@@ -173,6 +175,20 @@ def size_of(path: Place) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes. ReplacedError: it is gone. DatasetError: it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except FileNotFoundError as error:
+        raise ReplacedError(f"{path}: is no longer there; read again") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error})") from error
+    return digest.hexdigest()
 
 
 def source(path: Place) -> dict[str, Any]:

@@ -40,12 +40,12 @@ from mmdata.datasets.market import (
 from mmdata.datasets.schema import arrow_schema
 from mmdata.datasets.spans import Span
 from mmdata.datasets.stretches import row_groups, stretches_of
+from mmdata.datasets.times import NEVER
 
 Ints = NDArray[np.int64]
 
 ROWS = 1 << 18
 """Rows of a table that are looked at together."""
-NEVER = 2**63 - 1
 _TABLES = ("depth", "snapshots", "events", "trades", "bbo", "instruments")
 _PRICES = ("price", "bid_price", "ask_price")
 _SIZES = ("size", "bid_size", "ask_size")

@@ -12,6 +12,8 @@ Moment = str | int | datetime | date
 
 NO_TIME = -(2**63)
 """Stands for a time that the venue did not send (null in the tables)."""
+NEVER = 2**63 - 1
+"""A time behind all others."""
 _NS = 1_000_000_000
 _DAY_NS = 86_400 * _NS
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
@@ -103,3 +105,15 @@ def duration_ns(value: str | float) -> int | None:
     except (ValueError, OverflowError):
         return None
     return round(ns) if ns < 2**62 else None
+
+
+def interval_ns(every: str | float) -> int:
+    """Return an interval in ns, at least 1; a bare number is seconds. UsageError: it is none.
+
+    >>> interval_ns("100ms")
+    100000000
+    """
+    step = duration_ns(every)
+    if step is None or step < 1:
+        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    return step

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from mmdata.datasets.errors import DiskError, UsageError, VenueError
+from mmdata.datasets.units import seconds, size_bytes
 from mmdata.recorder.capture import RestAnswer
 from mmdata.recorder.clock import Offset, offset
 from mmdata.recorder.config import Job, Venue
@@ -32,7 +33,6 @@ from mmdata.recorder.regions import region_refusal
 from mmdata.recorder.rest import RestClient
 from mmdata.recorder.retention import describe, plan, today_utc
 from mmdata.recorder.segments import capture_folder
-from mmdata.recorder.units import seconds, size_bytes
 from mmdata.recorder.venues import DECODERS, open_stream
 
 OK, WARNING, FAILED = "ok", "warning", "failed"

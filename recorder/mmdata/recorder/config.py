@@ -19,8 +19,8 @@ import yaml
 from msgspec import Meta
 
 from mmdata.datasets.errors import ConfigError
+from mmdata.datasets.units import Duration, Size, seconds, size_bytes
 from mmdata.recorder.regions import REGIONS, default_region
-from mmdata.recorder.units import Duration, Size, seconds, size_bytes
 from mmdata.recorder.window import WEEKDAYS, Weekday, parse_clock
 
 CHANNELS: dict[str, tuple[str, ...]] = {

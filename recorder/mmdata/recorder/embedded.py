@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import msgspec
 
 from mmdata.datasets.errors import ConfigError, VenueError
+from mmdata.datasets.units import seconds
 from mmdata.recorder.config import Job, Sandbox
-from mmdata.recorder.units import seconds
 
 Addresses = dict[str, tuple[str, str]]
 """REST and WebSocket address by exchange."""

@@ -20,6 +20,7 @@ from typing import Any
 from mmdata.datasets.disk import clear_staging
 from mmdata.datasets.errors import DiskError, MmdataError, VenueError
 from mmdata.datasets.layout import CAPTURES, NO_SYMBOL
+from mmdata.datasets.units import seconds, size_bytes
 from mmdata.datasets.version import version
 from mmdata.recorder.capture import CLOSED, CaptureWriter, Event, Header
 from mmdata.recorder.config import Job, Venue, Window
@@ -36,7 +37,6 @@ from mmdata.recorder.rest import RestClient
 from mmdata.recorder.retention import today_utc
 from mmdata.recorder.session import Intervals, VenueSession
 from mmdata.recorder.status import writing_status
-from mmdata.recorder.units import seconds, size_bytes
 from mmdata.recorder.venues import open_streams
 from mmdata.recorder.watch import Watch, Watched
 from mmdata.recorder.window import Opening, opening

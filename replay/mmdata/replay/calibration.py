@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.book import NO_PRICE
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Market
 from mmdata.datasets.times import Moment, iso
 from mmdata.replay.clock import MAPPED, Timeline, map_clock, recorded, timeline
 from mmdata.replay.fitness import refuse_overlap

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mmdata.datasets._kernel import REPLACE, SPLICE
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import Market, load_market
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import Market
 from mmdata.datasets.times import Moment, iso, span
 from mmdata.replay import _kernel as kernel
 from mmdata.replay import avellaneda_stoikov

@@ -16,8 +16,9 @@ from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLIC
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.decimals import decimal_array
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import NO_TIME, Market, load_market, time_array
-from mmdata.datasets.times import Moment, duration_ns, span
+from mmdata.datasets.loading import load_market
+from mmdata.datasets.market import NO_TIME, Market, time_array
+from mmdata.datasets.times import Moment, interval_ns, span
 from mmdata.replay.fitness import refuse_overlap
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def replay(
     event.
     """
     begin, until = span(start, end)
-    step = 0 if every is None else duration_ns(every)
-    if step is None or (every is not None and step < 1):
-        raise UsageError(f"every={every!r} is no interval, expected a duration as in 100ms, 1s, 5m")
+    step = 0 if every is None else interval_ns(every)
     if depth is not None and depth < 1:
         raise UsageError(f"depth={depth} is no number of levels, expected at least 1")
     markets = []
@@ -257,26 +256,27 @@ class _Player:
         self._market = market
         self._book = Book(market.columns, market.chain)
         self._view = BookView(self._book, market, depth)
-        self._first = _first_at(market.ts_recv, begin)
-        _build(self._book, market, self._first)
+        first = _first_at(market.ts_recv, begin)
+        _build(self._book, market, first)
         self._every = every
         self._end = end if market.more else None
         self._moment = NO_TIME if begin is None or not every else -(-begin // every) * every
         self._shown = False
         """The interval before showed a valid book."""
         self._traded: list[TradeEvent] = []
-        self._arrivals = self._arriving(begin)
+        self._arrivals = self._arriving(first, begin)
         self._arrival = next(self._arrivals, None)
         self._latest = NO_TIME
         self.time: int | None = None
         """When what comes next comes, ns; None: nothing does."""
+        self._interval_is_next = False
         self._look_ahead()
 
     def take(self) -> Event | None:
         """Take what comes next into the book; return what is to be told of it."""
-        due = None if self._arrival is None else self._arrival[0]
-        if self._every and self.time is not None and (due is None or self.time < due):
-            event: Event | None = IntervalEvent(self.time, tuple(self._traded), self._view)
+        event: Event | None
+        if self._interval_is_next:
+            event = IntervalEvent(self._moment, tuple(self._traded), self._view)
             self._traded, self._shown = [], self._book.valid
             self._moment += self._every
         else:
@@ -284,26 +284,24 @@ class _Player:
             self._latest, is_trade, i = self._arrival
             event = self._trade(i) if is_trade else self._message(i)
             if self._every:
-                if isinstance(event, TradeEvent):
-                    self._traded.append(event)
+                self._traded += [event] if isinstance(event, TradeEvent) else []
                 event = None
             self._arrival = next(self._arrivals, None)
         self._look_ahead()
         return event
 
     def _look_ahead(self) -> None:
-        if self._arrival is not None:
-            due: int | None = self._arrival[0]
-            until = self._arrival[0]
-        else:
-            due = None
+        self.time = None if self._arrival is None else self._arrival[0]
+        self._interval_is_next = False
+        if not self._every:
+            return
+        until = self.time
+        if until is None:
             until = self._latest + 1 if self._end is None else self._end
-        if self._every:
-            if not (self._book.valid or self._shown or self._traded):
-                self._moment = max(self._moment, -(-until // self._every) * self._every)
-            if self._moment < until:
-                due = self._moment
-        self.time = due
+        if not (self._book.valid or self._shown or self._traded):
+            self._moment = max(self._moment, -(-until // self._every) * self._every)
+        if self._moment < until:
+            self.time, self._interval_is_next = self._moment, True
 
     def _trade(self, i: int) -> TradeEvent:
         market, trades = self._market, self._market.trades
@@ -328,15 +326,15 @@ class _Player:
             return None
         return BookEvent(int(market.ts_recv[i]), _time(market.ts_event[i]), _KINDS[kind], self._view)
 
-    def _arriving(self, begin: int | None) -> Iterator[tuple[int, bool, int]]:
-        """Yield time, whether it is a trade, and which: as they came, times never falling.
+    def _arriving(self, first: int, begin: int | None) -> Iterator[tuple[int, bool, int]]:
+        """Yield time, whether it is a trade, and which, from message ``first`` on; times never fall.
 
         A session ends just after what came last: its book is no longer known then.
         """
         market, trades = self._market, self._market.trades
         seen = np.flatnonzero(~trades.backfilled)
         seen = seen[_first_at(trades.ts_recv[seen], begin) :]
-        messages = np.arange(self._first, len(market.order))
+        messages = np.arange(first, len(market.order))
         is_trade = np.repeat((False, True), (len(messages), len(seen)))
         which = np.concatenate((messages, seen))
         rank = np.lexsort((is_trade, np.concatenate((market.order[messages], trades.order[seen]))))

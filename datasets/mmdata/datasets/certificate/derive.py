@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +30,11 @@ from mmdata.datasets.chain import CHAINS, NO_ID
 from mmdata.datasets.errors import DatasetError, ReplacedError
 from mmdata.datasets.layout import NO_SYMBOL, WIDE_SUFFIX, Part, Partition, list_parts
 from mmdata.datasets.schema import EXACT_TABLES, TABLES, arrow_schema
+from mmdata.datasets.stores import sha256_of
 from mmdata.datasets.times import NO_TIME, iso, to_ns
 
 _BATCH = 1 << 17
 """Rows of a batch: small enough to stay in the processor's caches while they are hashed."""
-_BLOCK = 1 << 22
 _HEAD = ("frame", "ts_recv", "ts_event", "first_id", "last_id", "prev_id", "is_snapshot")
 
 
@@ -70,20 +69,6 @@ def list_files(root: Path, day: Day) -> dict[str, Path]:
             continue
         found.update({str(folder / path.name): path for path in paths})
     return dict(sorted(found.items()))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes. ReplacedError: it is gone. DatasetError: it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except FileNotFoundError as error:
-        raise ReplacedError(f"{path}: is no longer there; read again") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
-    return digest.hexdigest()
 
 
 def file_entry(name: str, path: Path, digest: str | None = None) -> Facts:

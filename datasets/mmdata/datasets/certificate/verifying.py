@@ -15,7 +15,6 @@ from mmdata.datasets.certificate.derive import (
     derive,
     folder_tables,
     list_files,
-    sha256_of,
 )
 from mmdata.datasets.certificate.store import (
     CERTIFICATE,
@@ -30,7 +29,7 @@ from mmdata.datasets.certificate.store import (
 from mmdata.datasets.errors import DatasetError, MmdataError, ReplacedError, UsageError
 from mmdata.datasets.layout import NO_SYMBOL, list_parts
 from mmdata.datasets.schema import EXACT_TABLES
-from mmdata.datasets.stores import local_root
+from mmdata.datasets.stores import local_root, sha256_of
 from mmdata.datasets.writing import written_from
 
 _ATTEMPTS = 5  # at a day that is compacted meanwhile
