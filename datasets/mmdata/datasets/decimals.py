@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _DIGITS_OF_INT64 = 18
+_EXACT = Context(prec=100)
+"""Decimals of 38 digits, moved by their places: nothing is rounded, as the usual 28 digits would."""
 
 
 def shortest(value: Decimal) -> Decimal:
@@ -19,7 +21,7 @@ def shortest(value: Decimal) -> Decimal:
     >>> shortest(Decimal("100.5000")), shortest(Decimal("1E+2"))
     (Decimal('100.5'), Decimal('100'))
     """
-    return Decimal(f"{value.normalize():f}")
+    return Decimal(f"{value.normalize(_EXACT):f}")
 
 
 def common_divisor(a: Decimal, b: Decimal) -> Decimal:
@@ -29,7 +31,17 @@ def common_divisor(a: Decimal, b: Decimal) -> Decimal:
     Decimal('0.05')
     """
     scale = -min(a.as_tuple().exponent, b.as_tuple().exponent, 0)  # type: ignore[operator]
-    return Decimal(math.gcd(int(a.scaleb(scale)), int(b.scaleb(scale)))).scaleb(-scale)
+    whole = (int(value.scaleb(scale, _EXACT)) for value in (a, b))
+    return Decimal(math.gcd(*whole)).scaleb(-scale, _EXACT)
+
+
+def divisor_of(column: pa.ChunkedArray | pa.Array) -> Decimal:
+    """Return the greatest decimal that divides all of ``column``; 0 when there is none, or all are 0.
+
+    >>> divisor_of(pa.array([Decimal("0.30"), None, Decimal("-0.45")]))
+    Decimal('0.15')
+    """
+    return Decimal(greatest_divisor(scaled(column))).scaleb(-column.type.scale, _EXACT)
 
 
 def in_units(
@@ -47,7 +59,7 @@ def in_units(
         return values, np.zeros(len(values), np.bool_)
     digits = max(column.type.scale, -int(shortest(unit).as_tuple().exponent))
     finer = 10 ** (digits - column.type.scale)
-    step = int(unit.scaleb(digits))
+    step = int(unit.scaleb(digits, _EXACT))
     largest = max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
     if values.dtype != object and max(largest * finer, step) >= 2**63:
         values = values.astype(object)

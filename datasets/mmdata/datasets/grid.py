@@ -7,17 +7,15 @@ which sizes are counted may be finer than the step that orders have to keep.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
 from typing import Final, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from mmdata.datasets.decimals import common_divisor, greatest_divisor, in_units, scaled, shortest
+from mmdata.datasets.decimals import common_divisor, divisor_of, shortest
 
 Step = Literal["tick", "lot"]
 TICK: Final = "tick"
@@ -64,10 +62,9 @@ class Divisors:
         """Take the prices and sizes of some rows in: all their columns of decimals."""
         for name in (name for name in rows.column_names if pa.types.is_decimal(rows[name].type)):
             for chunk in rows[name].chunks:
-                values = scaled(chunk)
-                if not values.size:
+                if len(chunk) == chunk.null_count:
                     continue
-                step = Decimal(greatest_divisor(values)).scaleb(-chunk.type.scale)
+                step = divisor_of(chunk)
                 if name.endswith("size"):
                     self.lot = step if self.lot is None else common_divisor(self.lot, step)
                 else:
@@ -81,21 +78,26 @@ def in_force(told: Iterable[Instrument]) -> list[Instrument]:
     return [row for row in rows if row.source == USER or row.session not in by_user]
 
 
-def find_unit(of: Step, told: Sequence[Instrument], values: Sequence[pa.ChunkedArray]) -> Unit:
-    """Return the coarsest unit that holds every tick (or lot) in force and every value.
-
-    Its source is that of what was told, or ``derived`` where a value lies off it or nothing was told.
-    """
+def told_unit(of: Step, told: Sequence[Instrument]) -> Unit | None:
+    """Return the coarsest unit that holds every tick (or lot) in force; None: nothing was told."""
     rows = in_force(told) or list(told)
-    columns = [column for column in values if len(column) > column.null_count]
-    if rows:
-        unit = reduce(common_divisor, (row.step(of) for row in rows))
-        if not any(in_units(column, unit)[1].any() for column in columns):
-            return Unit(shortest(unit), rows[-1].source)
-    else:
-        unit = Decimal(0)
-    for column in columns:
-        divisor = math.gcd(*(int(value) for value in np.unique(scaled(column))))
-        here = Decimal(divisor).scaleb(-column.type.scale)
-        unit = common_divisor(unit, here) if unit and here else unit or here
+    if not rows:
+        return None
+    return Unit(shortest(reduce(common_divisor, (row.step(of) for row in rows))), rows[-1].source)
+
+
+def common_unit(told: Unit | None, divisor: Decimal) -> Unit:
+    """Return the coarsest unit that holds what was told and all values.
+
+    ``divisor`` is the greatest common one of the values; 0: there are none, or all are 0. The source is that
+    of what was told, or ``derived`` where a value lies off it or nothing was told.
+    """
+    unit = divisor if told is None else common_divisor(told.size, divisor)
+    if told is not None and unit == told.size:
+        return told
     return Unit(shortest(unit) if unit else Decimal(1), DERIVED)
+
+
+def find_unit(of: Step, told: Sequence[Instrument], values: Sequence[pa.ChunkedArray]) -> Unit:
+    """Return `common_unit` of what was told and of these values."""
+    return common_unit(told_unit(of, told), reduce(common_divisor, map(divisor_of, values), Decimal(0)))
