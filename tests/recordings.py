@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mmdata.datasets.layout import Partition, date_name
 from mmdata.datasets.publish import publish
-from mmdata.datasets.schema import arrow_schema
+from mmdata.datasets.schema import arrow_schema, exact_columns
 
 TICK, LOT = Decimal("0.25"), Decimal("0.001")
 BEFORE_MIDNIGHT = 1_795_305_590_000_000_000  # 2026-11-21T23:59:50Z
@@ -110,6 +110,14 @@ class Recording:
         told = {"kind": "trade", "origin": "stream", "trade_id": number, "side": side, "ts_event": self.now}
         self._add("trades", [self._key() | told | self._exact(side, price, size) | more])
 
+    def quote(self, bid: int | None, ask: int | None) -> None:
+        """Receive the best bid and ask, in ticks; None: the side is empty."""
+        told: dict[str, Any] = {"conn": 0, "last_id": self._id}
+        for side, price in (("bid", bid), ("ask", ask)):
+            if price is not None:
+                told |= {f"{side}_{name}": value for name, value in self._exact(side, price, 1).items()}
+        self._add("bbo", [self._key() | told])
+
     def instrument(self, tick: Decimal, lot: Decimal, source: str = "venue") -> None:
         """Be told tick and lot."""
         self._add("instruments", [self._key() | {"source": source, "tick_size": tick, "lot_size": lot}])
@@ -122,7 +130,8 @@ class Recording:
     def part(self) -> None:
         """Publish what was received so far."""
         for (table, date), rows in self._rows.items():
-            exact = [row[name] for row in rows for name in ("price", "size") if row.get(name) is not None]
+            names = exact_columns(table)
+            exact = [row[name] for row in rows for name in names if row.get(name) is not None]
             wide = any(value != round(value, 8) for value in exact)
             partition = Partition(table, wide, self.exchange, self.symbol, date)
             made = pa.Table.from_pylist(rows, arrow_schema(table, wide=wide))

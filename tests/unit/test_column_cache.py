@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmdata.datasets import column_cache, compact, loading, validate, verify
+from mmdata.datasets import column_cache, compact, validate, verify
 from mmdata.datasets.column_cache import COLUMN_CACHE, LIMIT, limit
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.loading import load_market
-from mmdata.datasets.market import NO_TIME, Market
+from mmdata.datasets.layout import list_parts
+from mmdata.datasets.loading import load_market, load_sessions
+from mmdata.datasets.market import FRAME_BITS, NO_TIME
+from mmdata.datasets.session_columns import Session
 from tests.recordings import Recording
 
 EXCHANGE, SYMBOL = "binance", "BTCUSDT"
@@ -24,8 +28,8 @@ EXCHANGE, SYMBOL = "binance", "BTCUSDT"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a small recording of which columns are kept all the same."""
-    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
+    """Return a small recording of two sessions, whose columns are kept all the same."""
+    monkeypatch.setattr(column_cache, "LEAST_BYTES", 0)
     monkeypatch.delenv(LIMIT, raising=False)
     recording = Recording(tmp_path)
     recording.instrument(recording.tick, recording.lot)
@@ -56,28 +60,51 @@ def entries(root: Path) -> list[Path]:
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that grows by a symbol whenever one is decoded."""
-    symbols: list[str] = []
-    decode = loading._decode
+    """Return a list that grows by a session whenever one is decoded."""
+    sessions: list[str] = []
+    decode = Session._decode
 
-    def counted(*args: Any) -> Market:
-        symbols.append(args[1])
-        return decode(*args)
+    def counted(own: Session) -> Any:
+        sessions.append(own.name)
+        return decode(own)
 
-    monkeypatch.setattr(loading, "_decode", counted)
-    return symbols
+    monkeypatch.setattr(Session, "_decode", counted)
+    return sessions
 
 
 def test_what_is_kept_is_what_was_loaded_and_nothing_is_decoded_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    symbols = decoded(monkeypatch)
+    sessions = decoded(monkeypatch)
     first = load(root)
     assert first["trades"]["trade_id"][1] == [7]
     assert first["instruments"][0]["tick_size"] == Decimal("0.25")
+    assert sessions == first["sessions"]
     assert load(root) == first
-    assert symbols == [SYMBOL]
-    assert len(entries(root)) == 1
+    assert len([*load_sessions(root, EXCHANGE, SYMBOL)]) == 2
+    assert sessions == first["sessions"]
+    assert len(entries(root)) == 2
+
+
+def test_sessions_that_are_looked_at_one_by_one_are_decoded_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = decoded(monkeypatch)
+    for _ in range(2):
+        assert len([*load_sessions(root, EXCHANGE, SYMBOL)]) == 2
+    load(root)
+    assert len(sessions) == len(set(sessions)) == 2
+
+
+def test_a_recording_of_one_session_is_mapped_not_copied(tmp_path: Path, root: Path) -> None:
+    recording = Recording(tmp_path / "one")
+    recording.play([(("snapshot", None), 1), (("diff", [("bid", 1, 2)]), 1)])
+    recording.trade(1, "buy", 1, 1)
+    recording.part()
+    load(recording.root)
+    market = load_market(recording.root, EXCHANGE, SYMBOL)
+    arrays: list[Any] = [*market.columns, market.order, market.ts_recv, market.trades.order]
+    assert all(isinstance(array.base, np.memmap) for array in arrays)
 
 
 def test_a_cut_of_what_is_kept_is_a_cut_of_what_is_decoded(
@@ -104,13 +131,37 @@ def test_rows_that_are_added_and_code_that_is_edited_make_another_entry(
     more = Recording(root, _sessions=5)
     more.diff([("bid", 2, 2)])
     more.part()
-    symbols = decoded(monkeypatch)
+    sessions = decoded(monkeypatch)
     assert len(load(root)["sessions"]) == 3
-    assert len(symbols) == 1
+    assert len(sessions) == 1  # the others are as they were
     monkeypatch.setattr(column_cache, "source_digest", lambda modules: "edited")
     load(root)
-    assert len(symbols) == 2
-    assert len(entries(root)) == 3
+    assert len(sessions) == 4
+    assert len(entries(root)) == 6
+
+
+def test_what_is_told_of_the_tick_makes_another_entry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(root)
+    more = Recording(root, _sessions=5)
+    more.instrument(more.tick / 5, more.lot)
+    more.part()
+    sessions = decoded(monkeypatch)
+    assert load_market(root, EXCHANGE, SYMBOL).tick_size == Decimal("0.05")
+    assert len(sessions) == 3
+
+
+def test_a_session_stays_the_same_entry_when_an_earlier_one_is_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(root)
+    first, second = (part.session for part in list_parts(root, "snapshots"))
+    for path in root.rglob(f"*{first}*.parquet"):
+        if "instruments" not in str(path):
+            path.unlink()
+    sessions = decoded(monkeypatch)
+    market = load_market(root, EXCHANGE, SYMBOL)
+    assert (market.sessions, set(market.order >> FRAME_BITS)) == ((first, second), {0, 1})
+    assert sessions == [first]
 
 
 def test_a_compacted_day_is_decoded_anew_and_the_cache_is_nobody_elses_business(root: Path) -> None:
@@ -118,7 +169,7 @@ def test_a_compacted_day_is_decoded_anew_and_the_cache_is_nobody_elses_business(
     assert compact(root).exit_code() == 0
     again = load(root)
     assert again == first
-    assert len(entries(root)) == 2
+    assert len(entries(root)) == 4
     found = [finding for finding in validate(root).findings if ".cache" in str(finding)]
     assert found == []
     assert not [line for line in verify(root).to_json_dict().values() if ".cache" in str(line)]
@@ -126,47 +177,86 @@ def test_a_compacted_day_is_decoded_anew_and_the_cache_is_nobody_elses_business(
 
 @pytest.mark.parametrize("name", ["arrays", "facts.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut"])
-def test_damage_is_said_and_the_recording_decoded_again(
+def test_damage_is_said_and_the_session_decoded_again(
     root: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load(root)
-    [entry] = entries(root)
+    entry = entries(root)[0]
     data = bytearray((entry / name).read_bytes())
     if harm == "flip":
         data[len(data) // 2] ^= 0x80
     (entry / name).write_bytes(data if harm == "flip" else data[: len(data) // 2])
-    symbols = decoded(monkeypatch)
+    sessions = decoded(monkeypatch)
     with caplog.at_level(logging.WARNING):
         assert load(root) == first
     assert "is not used" in caplog.text
-    assert "its recording is decoded again" in caplog.text
+    assert "its session is decoded again" in caplog.text
     assert load(root) == first
-    assert symbols == [SYMBOL]
+    assert len(sessions) == 1
+
+
+def test_a_byte_of_the_facts_that_changes_is_noticed_wherever_it_stands(root: Path) -> None:
+    first = load(root)
+    facts = entries(root)[0] / "facts.json"
+    data = facts.read_bytes()
+    for at in range(0, len(data), 61):
+        facts.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert load(root) == first
+    assert facts.read_bytes() == data
+
+
+def size_of(folders: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.iterdir())
 
 
 def test_no_more_is_kept_than_was_said_and_what_was_used_longest_ago_goes(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(root)
-    [first] = entries(root)
-    size = sum(path.stat().st_size for path in first.iterdir())
+    first = {*entries(root)}
+    size = size_of(first)
     monkeypatch.setattr(column_cache, "source_digest", lambda modules: "second")
     load(root)
-    [second] = {*entries(root)} - {first}
-    os.utime(first, ns=(1, 1))
-    os.utime(second, ns=(2, 2))
+    second = {*entries(root)} - first
+    for at, folders in enumerate((first, second)):
+        for folder in folders:
+            os.utime(folder, ns=(1 + at, 1 + at))
     monkeypatch.undo()
-    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
+    monkeypatch.setattr(column_cache, "LEAST_BYTES", 0)
     load(root)  # used: it is the newest now
     monkeypatch.setenv(LIMIT, f"{2 * size + 100}B")
     monkeypatch.setattr(column_cache, "source_digest", lambda modules: "third")
     load(root)
-    [third] = {*entries(root)} - {first, second}
-    assert entries(root) == sorted([first, third])
+    third = {*entries(root)} - first - second
+    assert len(third) == 2
+    assert {*entries(root)} == first | third
     monkeypatch.setenv(LIMIT, "10B")
     monkeypatch.setattr(column_cache, "source_digest", lambda modules: "fourth")
     load(root)
-    assert entries(root) == sorted([first, third])
+    assert {*entries(root)} == first | third
+
+
+def test_sessions_of_one_look_do_not_drive_one_another_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a month that is larger than the limit would be decoded whole each time."""
+    first = load(root)
+    size = size_of(entries(root))
+    shutil.rmtree(root / COLUMN_CACHE)
+    monkeypatch.setenv(LIMIT, f"{size - 1}B")
+    sessions = decoded(monkeypatch)
+    assert load(root) == first
+    assert sessions == first["sessions"]
+    [kept] = entries(root)
+    for _ in range(2):
+        assert load(root) == first
+        assert sum(len(market.order) for market in load_sessions(root, EXCHANGE, SYMBOL)) == len(
+            first["order"][1]
+        )
+    assert {*sessions[2:]} == {first["sessions"][1]}
+    assert entries(root) == [kept]
+    assert size_of([kept]) < size
+    assert not [*(root / COLUMN_CACHE).glob(".new-*")]
 
 
 def test_nothing_is_kept_of_little_or_where_nothing_is_wanted(
@@ -175,9 +265,9 @@ def test_nothing_is_kept_of_little_or_where_nothing_is_wanted(
     monkeypatch.setenv(LIMIT, "0")
     load(root)
     monkeypatch.delenv(LIMIT)
-    monkeypatch.setattr(loading, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(column_cache, "LEAST_BYTES", 1 << 20)
     load(root)
-    monkeypatch.setattr(loading, "LEAST_BYTES", 0)
+    monkeypatch.setattr(column_cache, "LEAST_BYTES", 0)
     monkeypatch.setattr(column_cache, "_LEAST_FREE", 1 << 62)
     load(root)
     assert entries(root) == []
@@ -191,18 +281,18 @@ def test_folder_that_cannot_be_written_is_no_reason_to_fail(root: Path) -> None:
 
 
 def test_two_that_keep_the_same_at_once_leave_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = loading._decode
+    decode = Session._decode
 
-    def slow(*args: Any) -> Market:
-        found = decode(*args)
-        monkeypatch.setattr(loading, "_decode", decode)
+    def slow(own: Session) -> Any:
+        found = decode(own)
+        monkeypatch.setattr(Session, "_decode", decode)
         load(root)  # somebody else is faster
         return found
 
-    monkeypatch.setattr(loading, "_decode", slow)
+    monkeypatch.setattr(Session, "_decode", slow)
     first = load(root)
     assert load(root) == first
-    assert len(entries(root)) == 1
+    assert len(entries(root)) == 2
     assert not [*(root / COLUMN_CACHE).glob(".new-*")]
 
 

@@ -33,7 +33,7 @@ from mmdata.datasets._kernel import (
 from mmdata.datasets.chain import CHAINS, NO_ID, ChainRule
 from mmdata.datasets.decimals import in_units
 from mmdata.datasets.errors import DatasetError, ReplacedError, UsageError
-from mmdata.datasets.grid import LOT, TICK, Instrument, Unit, find_unit
+from mmdata.datasets.grid import Instrument, Unit
 from mmdata.datasets.layout import Part, list_symbols
 from mmdata.datasets.schema import arrow_schema
 from mmdata.datasets.stores import Place, size_of, source
@@ -224,9 +224,9 @@ def read_rows(table: str, parts: Sequence[Part], columns: Sequence[str]) -> pa.T
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
-def read_snapshots(parts: Sequence[Part]) -> pa.Table:
-    """Return the snapshots that a book may start from: those of audits are left out."""
-    snapshots = read_rows("snapshots", parts, SNAPSHOTS)
+def read_snapshots(parts: Sequence[Part], columns: Sequence[str] = SNAPSHOTS) -> pa.Table:
+    """Return the snapshots that a book may start from: those of audits (``reason``) are left out."""
+    snapshots = read_rows("snapshots", parts, columns)
     return snapshots.filter(pc.not_equal(snapshots["reason"], "audit"))
 
 
@@ -270,15 +270,6 @@ def read_instruments(parts: Sequence[Part], sessions: Sequence[str] | None = Non
     return tuple(sorted((Instrument(*row) for row in rows), key=lambda row: row.order))
 
 
-def find_grid(
-    instruments: Sequence[Instrument], depth: pa.Table, snapshots: pa.Table, trades: pa.Table, bbo: pa.Table
-) -> Grid:
-    """Return the units of a recording: what was told of them, if all its values keep to it, else derived."""
-    prices = [depth["price"], snapshots["price"], trades["price"], bbo["bid_price"], bbo["ask_price"]]
-    sizes = [depth["size"], snapshots["size"], trades["size"], bbo["bid_size"], bbo["ask_size"]]
-    return Grid(find_unit(TICK, instruments, prices), find_unit(LOT, instruments, sizes))
-
-
 def _whole(column: pa.ChunkedArray, unit: Decimal) -> Ints:
     """Return the decimals of ``column`` (no nulls) as whole multiples of ``unit``."""
     found, off = in_units(column, unit)
@@ -288,10 +279,11 @@ def _whole(column: pa.ChunkedArray, unit: Decimal) -> Ints:
             f"{value} is no whole multiple of {unit}, nor are {int(off.sum()) - 1} other values; the book "
             f"kernel counts whole ticks and lots"
         )
-    return _in_64_bits(found, unit)
+    return in_64_bits(found, unit)
 
 
-def _in_64_bits(multiples: NDArray[np.int64] | NDArray[np.object_], unit: Decimal) -> Ints:
+def in_64_bits(multiples: NDArray[np.int64] | NDArray[np.object_], unit: Decimal) -> Ints:
+    """Return multiples of ``unit`` as the kernel counts them. DatasetError: one does not fit."""
     try:
         return multiples.astype(np.int64)
     except OverflowError as error:
@@ -321,7 +313,7 @@ def multiples(column: pa.ChunkedArray, unit: Decimal, null: int) -> Ints:
     """Return decimals as whole multiples of ``unit``, ``null`` for null, OFF_GRID for what is none."""
     whole = np.full(len(column), null, np.int64)
     found, off = in_units(column, unit)
-    whole[pc.is_valid(column).to_numpy()] = np.where(off, OFF_GRID, _in_64_bits(found, unit))
+    whole[pc.is_valid(column).to_numpy()] = np.where(off, OFF_GRID, in_64_bits(found, unit))
     return whole
 
 
@@ -501,8 +493,11 @@ def trades_of(table: pa.Table, sessions: Sequence[str], grid: Grid, has_single: 
     chosen = np.flatnonzero(single | aggregate)
     # Parts of two dates may interleave: a receive clock stepped back over midnight.
     chosen = chosen[np.argsort(place[chosen], kind="stable")]
-    chosen = chosen[_told_first(table.take(pa.array(chosen)))]
     table = table.take(pa.array(chosen))
+    first = told_first(
+        ids(table["trade_id"]), times(table["ts_event"]), pc.equal(table["kind"], "trade").to_numpy()
+    )
+    chosen, table = chosen[first], table.take(pa.array(first))
     return Trades(
         order=place[chosen],
         ts_recv=times(table["ts_recv"]),
@@ -515,19 +510,17 @@ def trades_of(table: pa.Table, sessions: Sequence[str], grid: Grid, has_single: 
     )
 
 
-def _told_first(table: pa.Table) -> Ints:
+def told_first(number: Ints, when: Ints, single: NDArray[np.bool_]) -> Ints:
     """Return the positions of trades that were not told before, in order.
 
-    Two recordings, or a venue asked again, tell a trade twice: same kind, id and time.
+    Two recordings, or a venue asked again, tell a trade twice: same id, time and kind. Arrays of shape (n,).
     """
-    number, when = ids(table["trade_id"]), times(table["ts_event"])
     if (number[1:] > number[:-1]).all():
         return np.arange(len(number))
-    kind = pc.equal(table["kind"], "trade").to_numpy()
-    rank = np.lexsort((np.arange(len(number)), when, number, kind))
+    rank = np.lexsort((np.arange(len(number)), when, number, single))
     again = np.zeros(len(number), np.bool_)
     again[rank[1:]] = (
-        (np.diff(number[rank]) == 0) & (np.diff(when[rank]) == 0) & (kind[rank[1:]] == kind[rank[:-1]])
+        (np.diff(number[rank]) == 0) & (np.diff(when[rank]) == 0) & (single[rank[1:]] == single[rank[:-1]])
     )
     return np.flatnonzero(~again)
 
