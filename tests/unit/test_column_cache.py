@@ -195,6 +195,19 @@ def test_damage_is_said_and_the_session_decoded_again(
     assert len(sessions) == 1
 
 
+@pytest.mark.parametrize("name", ["arrays", "facts.json"])
+def test_an_entry_of_which_half_is_gone_is_made_again(
+    root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(root)
+    (entries(root)[0] / name).unlink()
+    sessions = decoded(monkeypatch)
+    assert load(root) == first
+    assert load(root) == first
+    assert len(sessions) == 1
+    assert len(entries(root)) == 2
+
+
 def test_a_byte_of_the_facts_that_changes_is_noticed_wherever_it_stands(root: Path) -> None:
     first = load(root)
     facts = entries(root)[0] / "facts.json"

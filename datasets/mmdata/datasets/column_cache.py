@@ -134,9 +134,8 @@ class Shelf:
                 if time.time() - left.stat().st_mtime > _STALE_S:
                     shutil.rmtree(left, ignore_errors=True)
         kept = []
-        for facts in self.base.glob("*/*/*/facts.json"):
+        for folder in self.base.glob("*/*/*"):
             with contextlib.suppress(OSError):  # another process has just removed it
-                folder = facts.parent
                 size = sum(path.stat().st_size for path in folder.iterdir())
                 kept.append((folder == newest, folder.stat().st_mtime_ns, size, folder))
         total = sum(size for _, _, size, _ in kept)
@@ -194,6 +193,7 @@ class Entry:
 
     def _mapped(self) -> tuple[dict[str, Array], dict[str, Any]]:
         facts = self._facts()
+        _check((self._folder / "arrays").exists())
         data = np.memmap(self._folder / "arrays", np.uint8, mode="c")
         _check(len(data) == facts.bytes and isal_zlib.crc32(data) == facts.crc32)
         found = {
@@ -219,6 +219,8 @@ class Entry:
                 return
             _write(made, arrays, rest)
             self._shelf.own.mkdir(parents=True, exist_ok=True)
+            if not (self._folder / "facts.json").exists():  # what is left of it would be in the way
+                shutil.rmtree(self._folder, ignore_errors=True)
             made.rename(self._folder)
         except OSError as error:
             # Another process was faster, or nothing can be written here: the next one decodes again.
