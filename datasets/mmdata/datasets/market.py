@@ -435,7 +435,7 @@ def _levels(table: pa.Table, begins: Ints, ends: Ints, grid: Grid | None) -> dic
         return {"count": np.zeros(len(ends), np.int64), "side": none, "price": none, "size": none}
     levels = pc.is_valid(table["price"])
     until = np.concatenate(([0], np.cumsum(levels.to_numpy())))
-    rows = table.filter(levels)
+    rows = table.select(["side", "price", "size"]).filter(levels)
     return {
         "count": (until[ends] - until[begins]).astype(np.int64),
         "side": _sides(rows),
