@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.book import rebuild
 from mmdata.datasets.market import Market
-from mmdata.replay import _kernel as kernel
+from mmdata.replay import state as kernel
 from mmdata.replay.clock import map_clock, timeline
-from mmdata.replay.fitness import Steps
 from mmdata.replay.result import Result
 from mmdata.replay.settings import Value
-from mmdata.replay.simulator import MODELS, _Engine, run
+from mmdata.replay.simulator import MODELS, run
 from mmdata.replay.sketch import EPOCH, Sketch
 
 MS = 1_000_000
@@ -231,23 +230,3 @@ def test_a_lane_is_the_same_alone_together_in_any_order_and_twice(case: Case, or
         assert alone.columns.fill.tolist() == with_others.columns.fill.tolist()
         assert (alone.orders, alone.rejected) == (with_others.orders, with_others.rejected)
         assert alone.pnl == with_others.pnl
-
-
-@settings(max_examples=30, deadline=None)
-@given(cases, st.lists(st.integers(0, SPAN_MS * MS), max_size=8))
-def test_in_pieces_and_with_arrays_that_must_grow_it_is_the_same(case: Case, cuts: list[int]) -> None:
-    market = case.sketch().market()
-    times = timeline(market, map_clock(market))
-    result = case.run(case.sketch())
-    engine = _Engine(market, times, book_capacity=1)
-    parameters = {parameter.name: parameter for parameter in result.parameters}
-    steps = Steps(market.tick_size, market.tick_source, market.lot_size, market.lot_source)
-    engine.seat(parameters, steps, case.chosen(), tuple(MODELS), case.seed, room=2)
-    engine.decide_from(EPOCH, room=1)
-    for stop in sorted(cuts):
-        engine.advance(min(EPOCH + stop, result.end))
-    engine.advance(result.end)
-    lanes = engine.lanes.arrays
-    for lane, model in enumerate(result.models):
-        count = lanes.account[lane, kernel.FILLS]
-        assert lanes.fill[lane, :count].tolist() == model.columns.fill.tolist()

@@ -16,7 +16,7 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.loading import load_market
 from mmdata.datasets.market import Quotes
 from mmdata.replay import BookEvent, TradeEvent, calibrate, replay, simulate, tops, warm_up
-from mmdata.replay import _kernel as kernel
+from mmdata.replay import state as kernel
 from mmdata.replay.calibration import Touches, estimate
 from mmdata.replay.clock import map_clock, recorded, timeline
 from mmdata.replay.stream import build_tops

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 from mmdata.datasets.errors import UsageError
-from mmdata.replay import _kernel as kernel
+from mmdata.replay import state as kernel
+from mmdata.replay.desk import quantise
+from mmdata.replay.engine import STREAMS
 from mmdata.replay.result import Result
 from mmdata.replay.settings import parse_settings
 from mmdata.replay.simulator import MODELS, run, simulate
@@ -160,7 +162,7 @@ def test_poisson_fills_when_its_seeded_wait_is_over_at_the_rate_of_the_distance(
     seed, a = 5, 0.05
     found = fills(simulated(sketch, "poisson", seed=seed, A=a, interval="50s"), "poisson")
     # One decision matters: at 0 nothing is seen, at 50 s orders 99.5 -> 99 and 101.5 -> 102.
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MODELS["poisson"],)))
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(STREAMS["poisson"],)))
     waits = stream.standard_exponential(2)
     rate = a * math.exp(-1.5) / 1e9
     due = [50_001 * MS + math.ceil(wait / rate) for wait in waits]
@@ -184,7 +186,7 @@ def test_poisson_fills_as_often_as_its_rate_says() -> None:
 
 def test_poisson_moves_its_rate_with_the_mid_without_starting_anew() -> None:
     """Half the wait at A exp(-k), the rest at A exp(-k/2), to the nanosecond."""
-    stream = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(MODELS["poisson"],)))
+    stream = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(STREAMS["poisson"],)))
     wait = stream.standard_exponential(2)[0]
     slow, fast = math.exp(-1) / 1e9, math.exp(-0.5) / 1e9
     moves = 101 * MS + math.ceil(wait / slow / 2)
@@ -223,12 +225,12 @@ def test_an_order_that_would_cross_on_arrival_is_rejected() -> None:
 
 def test_quotes_never_cross_the_book_that_was_seen() -> None:
     """A half spread of 1/100 tick: floored, ceiled, and kept a tick from the other side."""
-    bid, ask = kernel.quantise(100.99, 101.01, 100, 102)
+    bid, ask = quantise(100.99, 101.01, 100, 102)
     assert (bid, ask) == (100, 102)
-    assert kernel.quantise(104.0, 105.0, 100, 102) == (101, 105)
-    assert kernel.quantise(95.0, 96.5, 100, 102) == (95, 101)
-    assert kernel.quantise(100.0, 102.0, 100, 102) == (100, 102)
-    assert kernel.quantise(100.9999999999, 101.0, 90, 110) == (100, 101)  # on the grid but for rounding
+    assert quantise(104.0, 105.0, 100, 102) == (101, 105)
+    assert quantise(95.0, 96.5, 100, 102) == (95, 101)
+    assert quantise(100.0, 102.0, 100, 102) == (100, 102)
+    assert quantise(100.9999999999, 101.0, 90, 110) == (100, 101)  # on the grid but for rounding
 
 
 def test_no_more_is_held_than_allowed() -> None:
@@ -611,8 +613,8 @@ def test_tick_and_lot_that_orders_keep_may_be_coarser_than_the_recording_s_units
     ]
     with pytest.raises(UsageError, match=r"order_size was 2, expected a multiple of SKETCH's lot 3 \(venue"):
         simulated(sketch, order_size=2)
-    assert kernel.quantise(100.5, 101.5, 100, 102, 5) == (100, 105)
-    assert kernel.quantise(100.5, 101.5, 96, 99, 5) == (95, 105)
+    assert quantise(100.5, 101.5, 100, 102, 5) == (100, 105)
+    assert quantise(100.5, 101.5, 96, 99, 5) == (95, 105)
 
 
 def test_an_estimated_order_keeps_the_lot_that_was_told() -> None:
@@ -761,7 +763,7 @@ for at in range(20, 6000, 20):
 settings = parse_settings({"A": 5, "k": 2, "sigma": 1, "order_size": 3})
 result = run(sketch.market(), settings=settings)
 print(json.dumps({
-    "compiled": hasattr(_kernel.advance, "signatures"),
+    "compiled": hasattr(_kernel.decide, "signatures"),
     "fills": [model.columns.fill.tolist() for model in result.models],
     "decisions": result.models[0].columns.decision.tolist(),
 }))

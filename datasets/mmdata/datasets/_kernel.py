@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets import chain
 from mmdata.datasets.chain import BREAKS, CONTINUES, NO_ID, REPEAT, UNCHAINED
-from mmdata.datasets.jit import kernel
+from mmdata.datasets.jit import helper, kernel
 
 Ints = NDArray[np.int64]
 
@@ -117,11 +117,11 @@ def new_state(rule: int, max_depth: int, unit: int) -> Ints:
     return state
 
 
-_classify = kernel()(chain.classify)
-_bridges = kernel()(chain.bridges)
+_classify = helper(chain.classify)
+_bridges = helper(chain.bridges)
 
 
-@kernel(chain)
+@helper
 def find_level(keys: Ints, count: int, key: int) -> int:
     """Return the first position of ``keys[:count]`` (ascending) that is not below ``key``."""
     high = count
@@ -141,7 +141,7 @@ def find_level(keys: Ints, count: int, key: int) -> int:
     return high
 
 
-@kernel(chain)
+@helper
 def _move_up(row: Ints, begin: int, end: int) -> None:
     """Move ``row[begin:end]`` one place towards the end."""
     # Two views, of which the compiler makes a block move. With row[i - 1] it asks of each index whether it
@@ -151,7 +151,7 @@ def _move_up(row: Ints, begin: int, end: int) -> None:
         target[i] = source[i]
 
 
-@kernel(chain)
+@helper
 def _move_down(row: Ints, begin: int, end: int) -> None:
     """Move ``row[begin:end]`` one place towards the begin."""
     source, target = row[begin:end], row[begin - 1 : end - 1]
@@ -159,7 +159,7 @@ def _move_down(row: Ints, begin: int, end: int) -> None:
         target[i] = source[i]
 
 
-@kernel(chain)
+@helper
 def _insert(keys: Ints, sizes: Ints, count: int, at: int, key: int, size: int) -> None:
     """Put a level at ``at`` of ``count`` sorted ones, which have room for one more."""
     _move_up(keys, at, count)
@@ -168,7 +168,7 @@ def _insert(keys: Ints, sizes: Ints, count: int, at: int, key: int, size: int) -
     sizes[at] = size
 
 
-@kernel(chain)
+@helper
 def _put(window: Ints, bits: Ints, at: int, size: int) -> int:
     """Set a place of one side's window; return by how many levels it has grown."""
     was = 1 if window[at] != 0 else 0
@@ -178,7 +178,7 @@ def _put(window: Ints, bits: Ints, at: int, size: int) -> int:
     return now - was
 
 
-@kernel(chain)
+@helper
 def _highest(bits: Ints, end: int) -> int:
     """Return the highest place below ``end`` that has a level, or -1; ``bits`` (WINDOW / 32,) of one side."""
     at = end >> _WORD_BITS
@@ -192,7 +192,7 @@ def _highest(bits: Ints, end: int) -> int:
     return int(at * _WORD + math.frexp(float(word))[1] - 1)
 
 
-@kernel(chain)
+@helper
 def best(levels: Levels, state: Ints, side: int) -> int:
     """Return the key of the best level of ``side``, NO_PRICE where there is none."""
     if state[UNIT] > 0:
@@ -202,7 +202,7 @@ def best(levels: Levels, state: Ints, side: int) -> int:
     return int(levels.keys[side, count - 1]) if count > 0 else NO_PRICE
 
 
-@kernel(chain)
+@helper
 def best_size(levels: Levels, state: Ints, side: int) -> int:
     """Return the lots of the best level of ``side``, 0 where there is none."""
     if state[UNIT] > 0:
@@ -212,7 +212,7 @@ def best_size(levels: Levels, state: Ints, side: int) -> int:
     return int(levels.sizes[side, count - 1]) if count > 0 else 0
 
 
-@kernel(chain)
+@helper
 def next_best(levels: Levels, state: Ints, side: int, key: int) -> int:
     """Return the key of the best level of ``side`` that is worse than ``key``, NO_PRICE if there is none."""
     unit = state[UNIT]
@@ -227,7 +227,7 @@ def next_best(levels: Levels, state: Ints, side: int, key: int) -> int:
     return int(levels.keys[side, at - 1]) if at > 0 else NO_PRICE
 
 
-@kernel(chain)
+@helper
 def _find_far(levels: Levels, side: int, key: int) -> int:
     """Return the slot of a change that is put off, or the free one that it would take."""
     slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)
@@ -236,7 +236,7 @@ def _find_far(levels: Levels, side: int, key: int) -> int:
     return int(slot)
 
 
-@kernel(chain)
+@helper
 def size_at(levels: Levels, state: Ints, side: int, key: int) -> int:
     """Return the lots of the level with ``key``; 0 where there is none."""
     unit = state[UNIT]
@@ -253,13 +253,13 @@ def size_at(levels: Levels, state: Ints, side: int, key: int) -> int:
     return int(levels.sizes[side, at]) if at < count and levels.keys[side, at] == key else 0
 
 
-@kernel(chain)
+@helper
 def level_size(levels: Levels, state: Ints, side: int, price: int) -> int:
     """Return the lots shown at ``price`` on ``side``; 0 where there is no level."""
     return size_at(levels, state, side, price if side == BID else -price)
 
 
-@kernel(chain)
+@helper
 def level_known(levels: Levels, state: Ints, side: int, price: int) -> bool:
     """Return whether the feed speaks of ``price`` at all: beyond a full number of levels it does not."""
     count = state[BIDS + side]
@@ -284,7 +284,7 @@ def list_levels(levels: Levels, state: Ints, side: int, found: Ints) -> None:
         key = next_best(levels, state, side, key)
 
 
-@kernel(chain)
+@helper
 def _gather_far(levels: Levels, side: int, keys: Ints, sizes: Ints) -> None:
     """Move the changes that are put off into ``keys`` and ``sizes``, in order of their keys."""
     count = 0
@@ -307,7 +307,7 @@ def _gather_far(levels: Levels, side: int, keys: Ints, sizes: Ints) -> None:
             sizes[at] = size
 
 
-@kernel(chain)
+@helper
 def settle(levels: Levels, state: Ints, side: int) -> None:
     """Merge the changes of ``side`` that are put off into its sorted row."""
     changes = state[PUT_OFF + side]
@@ -357,7 +357,7 @@ def settle(levels: Levels, state: Ints, side: int) -> None:
         at -= 1
 
 
-@kernel(chain)
+@helper
 def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
     """Keep a change below the window for later; False when there is no room."""
     slot = _find_far(levels, side, key)
@@ -376,7 +376,7 @@ def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> boo
     return True
 
 
-@kernel(chain)
+@helper
 def _clear_window(levels: Levels, state: Ints, side: int) -> None:
     """Take all levels out of the window of ``side``."""
     bits, window = levels.bits[side], levels.window[side]
@@ -389,7 +389,7 @@ def _clear_window(levels: Levels, state: Ints, side: int) -> None:
     state[INSIDE + side] = 0
 
 
-@kernel(chain)
+@helper
 def _has_room(levels: Levels, state: Ints, side: int) -> bool:
     """Tell whether the sorted row of ``side`` has room for all its levels; sets FULL where it has none."""
     if state[BIDS + side] + state[PUT_OFF + side] + state[INSIDE + side] > levels.keys.shape[1]:
@@ -398,7 +398,7 @@ def _has_room(levels: Levels, state: Ints, side: int) -> bool:
     return True
 
 
-@kernel(chain)
+@helper
 def _empty_window(levels: Levels, state: Ints, side: int) -> None:
     """Put the levels of the window behind those of the sorted row, which has room."""
     keys, sizes = levels.keys[side], levels.sizes[side]
@@ -415,7 +415,7 @@ def _empty_window(levels: Levels, state: Ints, side: int) -> None:
     _clear_window(levels, state, side)
 
 
-@kernel(chain)
+@helper
 def _draw_window(levels: Levels, state: Ints, side: int, place: int) -> bool:
     """Move the window so that ``place`` (a key in units) is near its upper end; False without room."""
     if not _has_room(levels, state, side):
@@ -437,7 +437,7 @@ def _draw_window(levels: Levels, state: Ints, side: int, place: int) -> bool:
     return True
 
 
-@kernel(chain)
+@helper
 def _set_sorted(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
     """Set a level of the sorted row; False when there is no room."""
     keys, sizes = levels.keys[side], levels.sizes[side]
@@ -459,7 +459,7 @@ def _set_sorted(levels: Levels, state: Ints, side: int, key: int, size: int) -> 
     return True
 
 
-@kernel(chain)
+@helper
 def _reach_below(levels: Levels, state: Ints, side: int) -> None:
     """Move a window without levels down to the best level below it, where there is one."""
     settle(levels, state, side)
@@ -468,7 +468,7 @@ def _reach_below(levels: Levels, state: Ints, side: int) -> None:
         _draw_window(levels, state, side, levels.keys[side, count - 1] // state[UNIT])
 
 
-@kernel(chain)
+@helper
 def _remove_best(levels: Levels, state: Ints, side: int) -> None:
     """Find the best level after that of the window's top was removed."""
     state[TOP + side] = _highest(levels.bits[side], state[TOP + side])
@@ -476,7 +476,7 @@ def _remove_best(levels: Levels, state: Ints, side: int) -> None:
         _reach_below(levels, state, side)
 
 
-@kernel(chain)
+@helper
 def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
     """Set a level that is below the window, off its unit, or of a book without one; False without room."""
     unit = state[UNIT]
@@ -496,7 +496,7 @@ def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) ->
     return bool(_set_sorted(levels, state, side, key, size))
 
 
-@kernel(chain)
+@helper
 def _clear(levels: Levels, state: Ints) -> None:
     """Empty the book."""
     for side in range(2):
@@ -508,12 +508,12 @@ def _clear(levels: Levels, state: Ints) -> None:
             state[PUT_OFF + side] = 0
 
 
-@kernel(chain)
+@helper
 def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
     """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
     row, end = columns.start[message], columns.start[message + 1]
     while row < end:
-        side = columns.side[row]
+        side = BID if columns.side[row] == BID else ASK  # wide: one copy of what follows is compiled
         sign = 1 if side == BID else -1
         unit, base, top, inside = state[UNIT], state[BASE + side], state[TOP + side], state[INSIDE + side]
         window, bits = levels.window[side], levels.bits[side]
@@ -587,7 +587,7 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
     return True
 
 
-@kernel(chain)
+@helper
 def _splice(columns: Columns, last: int, levels: Levels, state: Ints) -> None:
     """Start the book from the waiting snapshot, if a message up to ``last`` bridges it."""
     snapshot_id = columns.last_id[state[SNAPSHOT]]
@@ -745,7 +745,7 @@ class Frames(NamedTuple):
     ]  # (m, 2, depth, 2): side, best first, price and size; NO_PRICE where there is none
 
 
-@kernel(chain)
+@helper
 def _tell(
     frames: Frames,
     time: int,
@@ -770,7 +770,7 @@ def _tell(
                 key = next_best(levels, state, side, key)
 
 
-@kernel(chain)
+@helper
 def _same(last: NDArray[np.int64], levels: Levels, state: Ints) -> bool:
     """Return whether the best levels are those of a frame, ``last`` (2, depth, 2)."""
     for side in range(2):

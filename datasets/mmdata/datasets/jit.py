@@ -12,12 +12,15 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.config
+from numba.core import types
+from numba.core.dispatcher import Dispatcher
+from numba.extending import register_jitable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -41,26 +44,52 @@ def kernel(*callees: ModuleType, allocates: bool = False) -> Callable[[Callable[
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         own = sys.modules[function.__module__]
-        folder = _cache_folder(source_digest((own, *callees)))
-        options: dict[str, Any] = {"nogil": True, "_nrt": allocates}
-        if folder is None:
-            return _compiled(function, options)
-        # The locator reads the setting when the function is decorated; it is put back at once, so that
-        # kernels that are not ours keep their own place.
-        settings = vars(numba.core.config)
-        before = settings["CACHE_DIR"]
-        settings["CACHE_DIR"] = str(folder)
-        try:
-            return _compiled(function, options | {"cache": True})
-        finally:
-            settings["CACHE_DIR"] = before
+        return compile_cached(function, source_digest((own, *callees)), allocates=allocates)
 
     return decorate
 
 
+def helper(function: Callable[P, R]) -> Callable[P, R]:
+    """Let kernels call a function, which is compiled into them; from Python it is called as it stands.
+
+    Its module has to be among the kernel's ``callees``. A kernel of its own would be compiled with all that
+    is needed to call it from Python, which takes ten times as long where it takes many arrays.
+    """
+    options = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    jitable: Callable[P, R] = register_jitable(**options)(function)
+    return jitable
+
+
+def compile_cached(function: Callable[P, R], digest: str, *, allocates: bool = False) -> Callable[P, R]:
+    """Compile a function as `kernel` does; ``digest`` is another whenever anything it is made of is."""
+    folder = _cache_folder(digest)
+    options: dict[str, Any] = {"nogil": True, "_nrt": allocates}
+    if folder is None:
+        return _compiled(function, options)
+    # The locator reads the setting when the function is decorated; it is put back at once, so that
+    # kernels that are not ours keep their own place.
+    settings = vars(numba.core.config)
+    before = settings["CACHE_DIR"]
+    settings["CACHE_DIR"] = str(folder)
+    try:
+        return _compiled(function, options | {"cache": True})
+    finally:
+        settings["CACHE_DIR"] = before
+
+
 def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
-    compiled: Callable[P, R] = numba.njit(**options)(function)
-    return compiled
+    compiled: Any = numba.njit(**options)(function)
+    if isinstance(compiled, Dispatcher):
+        found: Any = compiled.get_call_template
+        plain: Any = types.unliteral
+
+        # numba compiles a callee anew for each constant that it is handed: minutes in all, for nothing,
+        # since what is small is inlined later and what is not does not care.
+        def get_call_template(args: Sequence[Any], kws: Mapping[str, Any]) -> Any:
+            return found(tuple(map(plain, args)), {name: plain(own) for name, own in kws.items()})
+
+        vars(compiled)["get_call_template"] = get_call_template
+    return cast("Callable[P, R]", compiled)
 
 
 def source_digest(modules: Sequence[ModuleType]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.decimals import shortest
 from mmdata.datasets.times import iso
-from mmdata.replay import _kernel as kernel
+from mmdata.replay import state as s
 from mmdata.replay.attribution import Attribution
 from mmdata.replay.calibration import Calibration, Estimate, Intensity
 from mmdata.replay.clock import Clock
@@ -50,9 +50,11 @@ class Columns:
     """The raw columns of one model's run, in ticks, lots and ns of the exchange's clock."""
 
     fill: Ints
-    """(fills, FILL_SIZE); see `mmdata.replay._kernel`."""
+    """(fills, FILL_SIZE); see `mmdata.replay.state`."""
     decision: Ints
     """(decisions, DECISION_SIZE), the same for every model."""
+    log: Ints
+    """(instructions, LOG_SIZE); none where they were not asked for."""
     tick_size: Decimal
     lot_size: Decimal
 
@@ -78,6 +80,16 @@ class ModelResult:
     """Arrived while the book was invalid."""
     withdrawn: int
     """Resting orders that were taken off at a hole."""
+    taken: int
+    """Fills of orders that crossed on arrival: they pay the taker's fee."""
+    expired: int
+    """Orders of which something could not be taken at once."""
+    self_trades: int
+    """Orders that would have met one of their own, and were turned down."""
+    refused: int
+    """Not sent: beyond the position limit, or below the least size or notional."""
+    by_clock: int
+    """Fills by a Poisson clock: they know nothing of the price's next move."""
     columns: Columns = field(repr=False)
 
     def fill_frame(self) -> pl.DataFrame:
@@ -91,12 +103,12 @@ class ModelResult:
         tick, lot, rows = self.columns.tick_size, self.columns.lot_size, self.columns.fill
         table = pa.table(
             {
-                "ts": time_array(rows[:, kernel.FILL_TIME]),
-                "ts_placed": time_array(rows[:, kernel.FILL_PLACED]),
-                "side": np.where(rows[:, kernel.FILL_SIDE] > 0, "buy", "sell"),
-                "price": decimal_array(rows[:, kernel.FILL_PRICE], tick),
-                "size": decimal_array(rows[:, kernel.FILL_LOTS], lot),
-                "mid": decimal_array(rows[:, kernel.FILL_MID2], tick * _HALF),
+                "ts": time_array(rows[:, s.FILL_TIME]),
+                "ts_placed": time_array(rows[:, s.FILL_PLACED]),
+                "side": np.where(rows[:, s.FILL_SIDE] > 0, "buy", "sell"),
+                "price": decimal_array(rows[:, s.FILL_PRICE], tick),
+                "size": decimal_array(rows[:, s.FILL_LOTS], lot),
+                "mid": decimal_array(rows[:, s.FILL_MID2], tick * _HALF),
             }
         )
         frame = pl.from_arrow(table)
@@ -117,21 +129,21 @@ class ModelResult:
 
         tick, lot, fills = self.columns.tick_size, self.columns.lot_size, self.columns.fill
         rows = self.columns.decision
-        rows = rows[rows[:, kernel.DECISION_MID2] != 0]
-        signed = fills[:, kernel.FILL_SIDE] * fills[:, kernel.FILL_LOTS]
-        until = np.searchsorted(fills[:, kernel.FILL_TIME], rows[:, kernel.DECISION_TIME], side="right")
+        rows = rows[rows[:, s.DECISION_MID2] != 0]
+        signed = fills[:, s.FILL_SIDE] * fills[:, s.FILL_LOTS]
+        until = np.searchsorted(fills[:, s.FILL_TIME], rows[:, s.DECISION_TIME], side="right")
         held = np.concatenate(([0], np.cumsum(signed)))[until]
         # In half ticks times lots, relative to the first mid: small enough for 64 bits.
-        mid2 = rows[:, kernel.DECISION_MID2]
+        mid2 = rows[:, s.DECISION_MID2]
         base = int(mid2[0]) if len(mid2) else 0
-        paid = np.concatenate(([0], np.cumsum(signed * (2 * fills[:, kernel.FILL_PRICE] - base))))[until]
+        paid = np.concatenate(([0], np.cumsum(signed * (2 * fills[:, s.FILL_PRICE] - base))))[until]
         table = pa.table(
             {
-                "ts": time_array(rows[:, kernel.DECISION_TIME]),
+                "ts": time_array(rows[:, s.DECISION_TIME]),
                 "mid": decimal_array(mid2, tick * _HALF),
                 "inventory": decimal_array(held, lot),
                 "pnl": (held * (mid2 - base) - paid) * float(tick * lot * _HALF),
-                "quoted": rows[:, kernel.DECISION_QUOTED] == 1,
+                "quoted": rows[:, s.DECISION_QUOTED] == 1,
             }
         )
         frame = pl.from_arrow(table)
@@ -362,6 +374,11 @@ def _model_json(model: ModelResult) -> dict[str, Any]:
         "rejected": model.rejected,
         "unplaced": model.unplaced,
         "withdrawn": model.withdrawn,
+        "taken": model.taken,
+        "expired": model.expired,
+        "self_trades": model.self_trades,
+        "refused": model.refused,
+        "by_clock": model.by_clock,
     }
 
 

@@ -18,6 +18,8 @@ NUMBER = "number"
 EXACT = "exact"
 DURATION = "duration"
 WORD = "word"
+FEED = "feed"
+MESSAGE = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,10 @@ class Setting:
             return "one of " + ", ".join(self.words)
         unit = f" in {self.unit}" if self.unit and " " not in self.unit else f" {self.unit}".rstrip()
         what = "a duration such as 100ms, bare numbers in s," if self.kind == DURATION else f"a number{unit}"
-        if math.isinf(self.low):
-            return what
-        bound = f"{self.low:g}{'' if self.low_is_allowed else ' (itself excluded)'}"
-        return f"{what} from {bound}" + ("" if math.isinf(self.high) else f" to {self.high:g}")
+        if math.isfinite(self.low):
+            what += f" from {self.low:g}{'' if self.low_is_allowed else ' (itself excluded)'}"
+            what += "" if math.isinf(self.high) else f" to {self.high:g}"
+        return ", or ".join((what, *self.words))
 
 
 _MS = 1_000_000
@@ -65,15 +67,42 @@ SETTINGS: dict[str, Setting] = {
         # GLFT's own backtests hold at most ten average trades.
         Setting("max_inventory", NUMBER, "orders", "most held, long or short", 10.0, low=1, high=1e12),
         Setting("horizon", DURATION, "s", "how far ahead the strategy looks", low=1e-6, high=_A_YEAR),
-        Setting("interval", DURATION, "s", "time between decisions", 100 * _MS, low=0.001, high=_A_DAY),
+        Setting(
+            "interval",
+            DURATION,
+            "s",
+            "time between decisions; message: at each one seen",
+            100 * _MS,
+            low=0.001,
+            high=_A_DAY,
+            words=(MESSAGE,),
+        ),
         Setting(
             "base_latency", DURATION, "s", "least latency from the exchange to here", _MS, low=0, high=_A_DAY
         ),
-        Setting("order_latency", DURATION, "s", "from a decision to the exchange", _MS, low=0, high=_A_DAY),
+        # `feed`: drawn from how long the recording's own messages were on their way.
         Setting(
-            "response_latency", DURATION, "s", "from the exchange to knowing of it", _MS, low=0, high=_A_DAY
+            *("order_latency", DURATION, "s", "from a decision to the exchange", _MS),
+            low=0,
+            high=_A_DAY,
+            words=(FEED,),
+        ),
+        Setting(
+            *("response_latency", DURATION, "s", "from the exchange to knowing of it", _MS),
+            low=0,
+            high=_A_DAY,
+            words=(FEED,),
         ),
         Setting("maker_fee", EXACT, "of notional", "paid a fill; below 0 a rebate", Decimal(0), -0.1, 0.1),
+        Setting(
+            "taker_fee", EXACT, "of notional", "paid where an order took on arrival", Decimal(0), -0.1, 0.1
+        ),
+        Setting("max_position", EXACT, "base", "most held by any strategy, long or short", None, 0, 1e15),
+        Setting("min_size", EXACT, "base", "least size of an order", Decimal(0), 0, 1e15),
+        Setting("min_notional", EXACT, "quote", "least price times size of an order", Decimal(0), 0, 1e15),
+        # What trades explain of A exp(-k d); a hybrid's clock stands for the rest.
+        Setting("A_explained", NUMBER, "1/s", "rate at the mid that trades explain", None, low=0, high=1e9),
+        Setting("k_explained", NUMBER, "1/tick", "decay of the rate that trades explain", None, 1e-9, 1e6),
         # Every queued lot alike likely to be cancelled: no parameter to tune, and exact on average
         # where cancellations do not care for their place (the zero-intelligence exchange).
         Setting(
@@ -99,7 +128,7 @@ def parse_settings(given: Mapping[str, object] | None) -> dict[str, Value]:
         setting = SETTINGS.get(name)
         if setting is None:
             raise UsageError(f"setting {name!r} is not known{suggestion(name, SETTINGS)}")
-        checked[name] = _checked(setting, value)
+        checked[name] = checked_value(setting, value, f"setting {name}")
     return checked
 
 
@@ -115,16 +144,17 @@ def suggestion(found: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_case[near[0]]}?" if near else f", expected one of {', '.join(names)}"
 
 
-def _checked(setting: Setting, value: object) -> Value:
+def checked_value(setting: Setting, value: object, what: str) -> Value:
+    """Return a value that may stand for ``setting``. UsageError, about ``what``: it may not."""
     parsed = _parsed(setting, value)
     if parsed is None:
-        raise UsageError(f"setting {setting.name} was {value!r}, expected {setting.allowed}")
+        raise UsageError(f"{what} was {value!r}, expected {setting.allowed}")
     if isinstance(parsed, str):
         return parsed
     size = parsed / 1e9 if setting.kind == DURATION and isinstance(parsed, int) else float(parsed)
     too_low = size < setting.low or (size == setting.low and not setting.low_is_allowed)
     if too_low or size > setting.high:
-        raise UsageError(f"setting {setting.name} was {value!r}, expected {setting.allowed}")
+        raise UsageError(f"{what} was {value!r}, expected {setting.allowed}")
     return parsed
 
 
@@ -132,8 +162,10 @@ def _parsed(setting: Setting, value: object) -> Value | None:
     """Return the value in the setting's own type; None when it is not one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
+    if isinstance(value, str) and value in setting.words:
+        return value
     if setting.kind == WORD:
-        return value if value in setting.words and isinstance(value, str) else None
+        return None
     if setting.kind == DURATION:
         return duration_ns(value if isinstance(value, str) else float(value))
     try:

@@ -1,0 +1,55 @@
+"""Signals of the user's own, put on the exchange's clock."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmdata.datasets.errors import UsageError
+from mmdata.datasets.market import NO_TIME, Market
+from mmdata.replay.clock import Clock
+from mmdata.replay.engine import Signals
+
+
+def map_signals(market: Market, clock: Clock, given: tuple[object, object] | None) -> Signals:
+    """Return signals as the engine takes them: ns of the recorder's clock (n,), and rows (n,) or (n, c).
+
+    Each is known from its time on, mapped as what the session recorded then. UsageError: lengths differ, a
+    time is before the one before it, a shape or type that is none.
+    """
+    if given is None:
+        return Signals.none()
+    times, rows = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64)
+    if times.dtype.kind not in "iuM" or times.ndim != 1:
+        raise UsageError(
+            f"the times of the signals were {times.dtype} of shape {times.shape}, expected whole ns since "
+            f"the epoch, one a row"
+        )
+    if times.dtype.kind == "M":
+        times = times.astype("datetime64[ns]")
+    times = times.astype(np.int64)
+    if rows.ndim == 1:
+        rows = rows[:, None]
+    if rows.ndim != 2 or len(rows) != len(times):
+        raise UsageError(
+            f"the signals have {len(times)} times and values of shape {rows.shape}, expected a value or a "
+            f"row of values a time"
+        )
+    back = np.flatnonzero(np.diff(times) < 0)
+    if back.size:
+        at = int(back[0])
+        raise UsageError(
+            f"signal {at + 1} is of {times[at + 1]}, before {times[at]} of the one before it; expected times "
+            f"that ascend"
+        )
+    session = market.session_of(market.order)
+    timed = market.ts_recv != NO_TIME
+    begins = np.array(
+        [
+            market.ts_recv[timed & (session == own)].min(initial=np.iinfo(np.int64).max)
+            for own in range(len(market.sessions))
+        ]
+    )
+    shifts = np.array([own.shift_ns for own in clock.sessions], np.int64)
+    own = np.maximum(np.searchsorted(np.maximum.accumulate(begins), times, side="right") - 1, 0)
+    mapped = times + shifts[own] if len(shifts) else times
+    return Signals(np.maximum.accumulate(mapped), np.ascontiguousarray(rows))
