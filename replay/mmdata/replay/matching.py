@@ -209,9 +209,15 @@ def arrive_all(lanes: Lanes, levels: Levels, book: Ints, response: Ints, now: in
 def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
     """Take every order off, and whatever is on its way: the book is unknown from here on.
 
-    The lanes know it at once: what a recording lost says nothing of what a venue would have answered.
+    The lanes know it at once, and all that had filled before: what a recording lost says nothing of what a
+    venue would have answered, and an order that is forgotten while its fills are on their way is risk that
+    nobody counts.
     """
     for lane in range(len(lanes.model)):
+        account = lanes.account[lane]
+        for i in range(account[s.REPORTS]):
+            lanes.report[lane, i, s.KNOWN_AT] = min(lanes.report[lane, i, s.KNOWN_AT], now)
+        account[s.LAST_KNOWN] = now
         for slot in range(lanes.order.shape[1]):
             order = lanes.order[lane, slot]
             if order[s.NUMBER] == 0:
