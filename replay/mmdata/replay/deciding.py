@@ -38,8 +38,12 @@ def is_compiled(function: object) -> bool:
     return hasattr(function, "py_func")
 
 
+@functools.lru_cache(maxsize=64)
 def compiled_with(function: Decide | None) -> Advance:
-    """Return the engine with a compiled strategy in it; without one it stops for each decision."""
+    """Return the engine with a compiled strategy in it; without one it stops for each decision.
+
+    The same strategy has the same engine: to load one from the disk takes as long as a million rows.
+    """
     own = _kernel.decide if function is None else _lean(function)
     names = {**_kernel.advance.__globals__, "decide": own}
     advance = types.FunctionType(_kernel.advance.__code__, names, _kernel.advance.__name__)
@@ -57,18 +61,12 @@ def _lean(function: Any) -> Any:
     return numba.jit(**options)(function.py_func)
 
 
-@functools.cache
-def engine_alone() -> Advance:
-    """Return the engine that stops for each decision."""
-    return compiled_with(None)
-
-
 def interpreted_with(function: Decide) -> Advance:
     """Return the engine with a plain function deciding: the same results, more slowly."""
 
     def advance(world: World, until: int) -> int:
         while True:
-            stopped = engine_alone()(world, until)
+            stopped = compiled_with(None)(world, until)
             if stopped != s.DECIDE:
                 return stopped
             now = world.decisions[world.engine[s.DECISIONS] - 1, s.DECISION_TIME]
