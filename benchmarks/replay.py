@@ -8,8 +8,8 @@
    theirs with each depth structure. Both are fed book messages and trades alone.
 3. So many parameter sets in one pass of ours, beside that many runs of theirs (one is timed).
 
-Medians of one run, interleaved, one core each. A sum over the same columns is what memory allows. Needs the real captures
-(MMDATA_SHARED, default ../shared) and some 8 GB of memory.
+Medians of one run, interleaved, one core each. A sum over the same columns is what memory allows. Needs the
+real captures (MMDATA_SHARED, default ../shared) and some 8 GB of memory.
 """
 
 from __future__ import annotations

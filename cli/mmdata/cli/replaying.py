@@ -31,9 +31,11 @@ def replay(
     symbol: Annotated[str, typer.Option(help="The venue's own name.")] = ...,  # type: ignore[assignment]
     start: Annotated[str | None, typer.Option("--from", help="ISO 8601; without zone UTC.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Half-open; a bare date is the UTC day.")] = None,
-    strategy: Annotated[str, typer.Option(help="The strategy that quotes.")] = "avellaneda-stoikov",
+    strategy: Annotated[
+        str, typer.Option(help="avellaneda-stoikov, or FILE.py:NAME of your own.")
+    ] = "avellaneda-stoikov",
     fills: Annotated[
-        str, typer.Option(help="Fill models, all in one run.")
+        str, typer.Option(help="Fill models, all in one run; at-or-through and hybrid, too.")
     ] = "price-cross,trade-through,poisson,l2-queue",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="name=value, such as gamma=0.01; repeatable.")
@@ -46,9 +48,10 @@ def replay(
 ) -> int:
     """Quote over a recording, under several fill models.
 
-    Avellaneda-Stoikov quotes; each fill model says which quotes would have filled. A, k, sigma and the
-    order size, where not set, are estimated from the first tenth, which is then not traded. Exit 2: an
-    unknown model or setting, or nothing to replay.
+    Avellaneda-Stoikov quotes, or a strategy of your own; each fill model says which quotes would have
+    filled. A, k, sigma and the order size, where needed and not set, are estimated from the first tenth,
+    which is then not traded. Exit 2: an unknown strategy, model or setting, a strategy that fails, or
+    nothing to replay.
 
     Example: mmdata replay data --exchange binance --symbol BTCUSDT --set gamma=0.001 --seed 7
     """

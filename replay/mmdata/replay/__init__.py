@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmdata.replay.calibration import Calibration, calibrate
     from mmdata.replay.result import ModelResult, Parameter, Result
-    from mmdata.replay.simulator import simulate
+    from mmdata.replay.simulator import simulate, sweep
+    from mmdata.replay.strategies import Strategy, strategy
     from mmdata.replay.stream import (
         BookEvent,
         BookView,
@@ -33,10 +34,13 @@ __all__ = [
     "ModelResult",
     "Parameter",
     "Result",
+    "Strategy",
     "TradeEvent",
     "calibrate",
     "replay",
     "simulate",
+    "strategy",
+    "sweep",
     "tops",
     "warm_up",
 ]
@@ -44,7 +48,8 @@ __all__ = [
 _MODULES = {
     "calibration": ("Calibration", "calibrate"),
     "result": ("ModelResult", "Parameter", "Result"),
-    "simulator": ("simulate",),
+    "simulator": ("simulate", "sweep"),
+    "strategies": ("Strategy", "strategy"),
     "stream": ("BookEvent", "BookView", "Event", "IntervalEvent", "Level", "TradeEvent", "replay", "tops"),
     "warming": ("warm_up",),
 }

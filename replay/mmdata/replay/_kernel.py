@@ -17,6 +17,8 @@ The touch is what stands at the exchange by the newest evidence: a book message,
 
 from __future__ import annotations
 
+from mmdata.datasets import _kernel as book_kernel
+from mmdata.datasets import chain
 from mmdata.datasets._kernel import (
     ASK,
     BID,
@@ -90,7 +92,7 @@ def _set_touch(best_bid: int, bid_lots: int, best_ask: int, ask_lots: int, engin
     return does
 
 
-@helper
+@kernel(book_kernel, chain, s)
 def _begin_decision(
     feed_seen: Ints, signal_seen: Ints, tops: Ints, decisions: Ints, now: int, engine: Ints
 ) -> bool:
@@ -128,7 +130,7 @@ def _begin_decision(
     return bool(decision[s.DECISION_QUOTED] == 1)
 
 
-@helper
+@kernel(book_kernel, chain, s)
 def _look(columns: Columns, levels: Levels, book: Ints, engine: Ints) -> bool:
     """Bring the book that strategies see up to the last message seen; False: it must grow first."""
     while engine[s.LOOKED] < engine[s.SEEN]:

@@ -11,11 +11,35 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from mmdata.datasets._kernel import ASK, BID
-from mmdata.datasets.jit import helper
+from mmdata.datasets._kernel import ASK as ASK
+from mmdata.datasets._kernel import BID as BID
+from mmdata.datasets.jit import helper, kernel
+from mmdata.replay import fills
 from mmdata.replay import state as s
 from mmdata.replay.fills import latency
-from mmdata.replay.state import AMEND, CANCEL, IOC, MARKET, POST_ONLY, Floats, Ints, Lanes
+from mmdata.replay.state import AMEND, CANCEL, Floats, Ints, Lanes
+from mmdata.replay.state import IOC as IOC
+from mmdata.replay.state import LIMIT as LIMIT
+from mmdata.replay.state import MARKET as MARKET
+from mmdata.replay.state import POST_ONLY as POST_ONLY
+
+__all__ = [
+    *("ASK", "BID", "IOC", "LIMIT", "MARKET", "POST_ONLY", "Desk"),
+    *(
+        "amend",
+        "cancel",
+        "check",
+        "desk_of",
+        "free_slot",
+        "hear",
+        "inventory",
+        "is_busy",
+        "is_free",
+        "keep",
+        "lot",
+    ),
+    *("most", "open_size", "order_price", "order_side", "order_size", "place", "quantise", "replace", "tick"),
+]
 
 _WHOLE_FLOATS = 2.0**53
 
@@ -211,7 +235,7 @@ def _has_slot(desk: Desk, slot: int) -> bool:
     return _wrong(desk, slot, s.NO_SLOT, 0.0, 0.0)
 
 
-@helper
+@kernel(fills, s)
 def place(desk: Desk, slot: int, side: int, price: float, lots: float, kind: int = POST_ONLY) -> bool:
     """Send an order in a free slot; False where it was not sent. A market order's price is not looked at."""
     if not _has_slot(desk, slot):
@@ -256,7 +280,7 @@ def _change(desk: Desk, slot: int, action: int, price: float, lots: float) -> bo
     return _send(desk, slot, action, int(price), int(lots))
 
 
-@helper
+@kernel(fills, s)
 def amend(desk: Desk, slot: int, price: float, lots: float) -> bool:
     """Change an order's price and open lots; it keeps its place where only the size falls.
 
@@ -265,7 +289,7 @@ def amend(desk: Desk, slot: int, price: float, lots: float) -> bool:
     return _change(desk, slot, s.AMEND, price, lots)
 
 
-@helper
+@kernel(fills, s)
 def replace(desk: Desk, slot: int, price: float, lots: float) -> bool:
     """Cancel an order and place it anew in one instruction, which works where it is gone by then, too.
 
@@ -274,7 +298,7 @@ def replace(desk: Desk, slot: int, price: float, lots: float) -> bool:
     return _change(desk, slot, s.REPLACE, price, lots)
 
 
-@helper
+@kernel(fills, s)
 def cancel(desk: Desk, slot: int) -> bool:
     """Send a cancellation; False where it was not sent."""
     if not _has_slot(desk, slot) or is_free(desk, slot) or is_busy(desk, slot):
@@ -282,7 +306,7 @@ def cancel(desk: Desk, slot: int) -> bool:
     return _send(desk, slot, CANCEL, desk.order[slot, s.KNOWN_PRICE], 0)
 
 
-@helper
+@kernel(fills, s)
 def keep(desk: Desk, slot: int, side: int, price: float, lots: int) -> bool:
     """Have a slot hold a post-only order of ``lots`` at ``price``; 0 lots: none. False: nothing was sent.
 
@@ -317,7 +341,7 @@ def quantise(bid: float, ask: float, best_bid: int, best_ask: int, step: int = 1
     return low, high
 
 
-@helper
+@kernel(fills, s)
 def hear(desk: Desk) -> None:
     """Tell a lane what it may know by now of its orders."""
     account, reports, engine = desk.account, desk.report, desk.engine
@@ -350,7 +374,7 @@ def hear(desk: Desk) -> None:
     engine[s.MOST_REPORTS] = max(engine[s.MOST_REPORTS], account[s.REPORTS])
 
 
-@helper
+@kernel(fills, s)
 def check(desk: Desk) -> bool:
     """Return whether a lane's decision can stand; a bid of it at or above an ask of it cannot."""
     highest, lowest, slot_of = -(2**62), 2**62, 0

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 
+from mmdata.datasets import _kernel as book_kernel
+from mmdata.datasets import chain
 from mmdata.datasets._kernel import ASK, BID, NO_PRICE, Levels, level_known, level_size
-from mmdata.datasets.jit import helper
+from mmdata.datasets.jit import helper, kernel
+from mmdata.replay import queues
 from mmdata.replay import state as s
 from mmdata.replay.queues import after_depth, reached
 from mmdata.replay.state import Ints, Lanes
@@ -108,7 +111,7 @@ def fill(
     report(lanes, lane, slot, 0, lots, price, response, now, engine)
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def sweep_active(lanes: Lanes, engine: Ints) -> None:
     """Drop what no longer rests from the list of resting orders, and find the best prices in it anew."""
     slots = lanes.order.shape[1]
@@ -164,7 +167,7 @@ def set_clock(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> Non
             engine[s.NEXT_DUE] = min(engine[s.NEXT_DUE], order[s.DUE])
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
     """Fill the orders whose Poisson clock is due at ``now``, and find when the next one is."""
     slots = lanes.order.shape[1]
@@ -183,7 +186,7 @@ def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
             engine[s.NEXT_DUE] = min(engine[s.NEXT_DUE], order[s.DUE])
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def move_clocks(lanes: Lanes, now: int, engine: Ints) -> None:
     """Let all clocks run at the rates of a new mid."""
     slots = lanes.order.shape[1]
@@ -202,7 +205,7 @@ def _left_of_trade(account: Ints, trade: int, size: int) -> int:
     return int(size - account[s.MET_LOTS])
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def fill_by_trade(
     lanes: Lanes,
     met: int,
@@ -236,20 +239,19 @@ def fill_by_trade(
                 account[s.MET_LOTS] += lots
                 fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_PRINT, response, now, engine)
         elif model & s.BY_QUEUE != 0 and lanes.queue[lane, slot, s.SHOWN] >= 0.0:
-            queue = lanes.queue[lane, slot]
-            queue[s.FRONT] -= size
+            queue, account = lanes.queue[lane, slot], lanes.account[lane]
+            # What an own order before it has had of the trade does not come this far.
+            queue[s.FRONT] -= _left_of_trade(account, trade, size)
             queue[s.TRADED] += size
             corrected = lanes.whole[lane, s.QUEUE_CORRECTED]
             lots = reached(queue[s.FRONT], corrected)
             if lots > 0:
-                account = lanes.account[lane]
                 queue[s.FRONT] = queue[s.FRONT] + lots if corrected == 1 else 0.0
-                lots = min(lots, _left_of_trade(account, trade, size), order[s.LEAVES])
-                if lots > 0:
-                    account[s.MET_LOTS] += lots
-                    fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
-                    if order[s.LEAVES] > 0 and model & s.BY_CLOCK != 0:
-                        set_clock(lanes, lane, slot, now, engine)
+                lots = min(lots, order[s.LEAVES])
+                account[s.MET_LOTS] += lots
+                fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
+                if order[s.LEAVES] > 0 and model & s.BY_CLOCK != 0:
+                    set_clock(lanes, lane, slot, now, engine)
 
 
 @helper
@@ -287,7 +289,7 @@ def note_taken(lanes: Lanes, lane: int, side: int, price: int, lots: int, engine
     return True
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def forget_taken(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None:
     """Forget what was taken of levels that are gone; no more is taken of a level than it shows."""
     for lane in range(len(lanes.model)):
@@ -305,7 +307,7 @@ def forget_taken(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None
             engine[s.TAKEN] -= count - kept
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def fill_by_touch(
     lanes: Lanes,
     best_bid: int,
@@ -341,7 +343,7 @@ def fill_by_touch(
         fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_TOUCH, response, now, engine)
 
 
-@helper
+@kernel(book_kernel, chain, queues, s)
 def move_queues(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None:
     """Let the levels, as a message left them, move orders in their queues."""
     slots = lanes.order.shape[1]

@@ -7,8 +7,11 @@ stands in the way of its others.
 
 from __future__ import annotations
 
+from mmdata.datasets import _kernel as book_kernel
+from mmdata.datasets import chain
 from mmdata.datasets._kernel import ASK, BID, NO_PRICE, VALID, Levels, level_known, level_size, next_best
-from mmdata.datasets.jit import helper
+from mmdata.datasets.jit import helper, kernel
+from mmdata.replay import fills, queues
 from mmdata.replay import state as s
 from mmdata.replay.fills import fill, note_taken, report, set_clock, untaken
 from mmdata.replay.state import (
@@ -187,7 +190,7 @@ def arrive(
     report(lanes, lane, slot, 1, order[s.LEAVES], order[s.PRICE], response, now, engine)
 
 
-@helper
+@kernel(book_kernel, chain, fills, queues, s)
 def arrive_all(lanes: Lanes, levels: Levels, book: Ints, response: Ints, now: int, engine: Ints) -> None:
     """Carry out all instructions that reach the exchange at ``now``, as they were sent."""
     slots = lanes.order.shape[1]
@@ -205,7 +208,7 @@ def arrive_all(lanes: Lanes, levels: Levels, book: Ints, response: Ints, now: in
     engine[s.FLYING] = kept
 
 
-@helper
+@kernel(book_kernel, chain, fills, queues, s)
 def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
     """Take every order off, and whatever is on its way: the book is unknown from here on.
 

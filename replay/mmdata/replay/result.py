@@ -28,6 +28,31 @@ SCHEMA = 1
 
 _HALF = Decimal("0.5")
 
+ACTIONS = ("new", "amend", "replace", "cancel")
+KINDS = ("post-only", "limit", "ioc", "market")
+OUTCOMES = (
+    *(
+        "on its way",
+        "rests",
+        "would have crossed",
+        "no valid book",
+        "would have met its own",
+        "taken in full",
+    ),
+    *("expired", "cancelled", "too late", "lost at a hole"),
+)
+CAUSES = {
+    s.BY_TOUCH: "touch",
+    s.BY_MAKER: "maker met",
+    s.BY_THROUGH: "trade through",
+    s.BY_PRINT: "trade at",
+    s.BY_QUEUE: "queue",
+    s.BY_CLOCK: "clock",
+    s.AS_TAKER: "taker",
+}
+"""What filled an order: the opposite best price, a maker that was met at or beyond it, a trade beyond it or
+at it, its place in the queue, a Poisson clock, or itself, as a taker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -93,7 +118,10 @@ class ModelResult:
     columns: Columns = field(repr=False)
 
     def fill_frame(self) -> pl.DataFrame:
-        """Return the fills: time, when the order was placed, side, price, size and the mid then, exact."""
+        """Return the fills: time, when the order was placed, side, price, size and the mid then, exact.
+
+        ``order`` is its number, ``cause`` the evidence that filled it (`CAUSES`).
+        """
         import polars as pl
         import pyarrow as pa
 
@@ -109,6 +137,39 @@ class ModelResult:
                 "price": decimal_array(rows[:, s.FILL_PRICE], tick),
                 "size": decimal_array(rows[:, s.FILL_LOTS], lot),
                 "mid": decimal_array(rows[:, s.FILL_MID2], tick * _HALF),
+                "order": rows[:, s.FILL_NUMBER],
+                "cause": [CAUSES[cause] for cause in rows[:, s.FILL_CAUSE].tolist()],
+            }
+        )
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def order_frame(self) -> pl.DataFrame:
+        """Return every instruction and what came of it, where ``log`` was asked for.
+
+        Columns: ``ts`` (sent), ``ts_arrived``, ``order`` (number), ``slot``, ``action`` (`ACTIONS`), ``kind``
+        (`KINDS`), ``side``, ``price``, ``size`` (exact), ``outcome`` (`OUTCOMES`).
+        """
+        import polars as pl
+        import pyarrow as pa
+
+        from mmdata.datasets.decimals import decimal_array
+        from mmdata.datasets.market import time_array
+
+        rows = self.columns.log
+        table = pa.table(
+            {
+                "ts": time_array(rows[:, s.LOG_SENT]),
+                "ts_arrived": time_array(rows[:, s.LOG_ARRIVES]),
+                "order": rows[:, s.LOG_NUMBER],
+                "slot": rows[:, s.LOG_SLOT],
+                "action": np.array(ACTIONS)[rows[:, s.LOG_ACTION]],
+                "kind": np.array(KINDS)[rows[:, s.LOG_KIND]],
+                "side": np.where(rows[:, s.LOG_SIDE] == 0, "buy", "sell"),
+                "price": decimal_array(rows[:, s.LOG_PRICE], self.columns.tick_size),
+                "size": decimal_array(rows[:, s.LOG_LOTS], self.columns.lot_size),
+                "outcome": np.array(OUTCOMES)[rows[:, s.LOG_OUTCOME]],
             }
         )
         frame = pl.from_arrow(table)
