@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -121,6 +122,40 @@ def test_example_reads_the_demo(demo: tuple[Path, dict[str, Any], str], example:
     )
     assert run.returncode == 0, run.stderr
     assert said in run.stdout
+
+
+def test_the_example_of_the_strategies_page_runs(
+    demo: tuple[Path, dict[str, Any], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, _, _ = demo
+    page = (REPOSITORY / "docs/strategies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(root.parent)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    result = names["result"]
+    assert (result.strategy, result.parameter("lots").value) == ("join", 100.0)
+    assert result.model("l2-queue").fills > 20
+    assert "outcome" in capsys.readouterr().out
+
+
+def test_a_strategy_of_a_file_trades_the_demo(demo: tuple[Path, dict[str, Any], str]) -> None:
+    root, _, _ = demo
+    ladder = REPOSITORY / "examples" / "ladder.py"
+    told = ("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", "--strategy", f"{ladder}:ladder")
+    fills = ("--fills", "at-or-through,l2-queue,hybrid")
+    ran = mmdata(*told, *fills, "--set", "lots=100", "--set", "A=1", "--set", "k=0.1", "--json")
+    assert ran.returncode == 0, ran.stderr
+    answer = json.loads(ran.stdout)
+    assert answer["strategy"] == "ladder"
+    assert len(answer["hash"]) == 64
+    assert [day["certificate"] for day in answer["data"] if len(day["certificate"]) == 64]
+    assert all(model["fills"] > 20 for model in answer["models"])
+    refused = mmdata(*told, "--set", "offset=-1")
+    assert refused.returncode == 2
+    assert "parameter offset of ladder was '-1', expected a number from 0 to 1000" in refused.stderr
 
 
 def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[str, Any], str]) -> None:

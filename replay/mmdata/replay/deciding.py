@@ -49,7 +49,7 @@ def compiled_with(function: Decide | None) -> Advance:
     advance = types.FunctionType(_kernel.advance.__code__, names, _kernel.advance.__name__)
     advance.__module__ = _kernel.__name__
     digest = hashlib.sha256(source_digest(_ENGINE).encode())
-    for part in _reached(own, set()):
+    for part in reached(own):
         digest.update(part)
     compiled: Advance = compile_cached(advance, digest.hexdigest()[:16])
     return compiled
@@ -81,8 +81,12 @@ def interpreted_with(function: Decide) -> Advance:
     return advance
 
 
-def _reached(found: object, known: set[int]) -> Iterator[bytes]:
+def reached(function: object) -> Iterator[bytes]:
     """Yield all that says what a function does: code and constants, and the values of what it names."""
+    yield from _reached(function, set())
+
+
+def _reached(found: object, known: set[int]) -> Iterator[bytes]:
     function = getattr(found, "py_func", found)
     if id(function) in known:
         return

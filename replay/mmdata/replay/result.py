@@ -282,6 +282,10 @@ class Result:
     """None when everything was set: then nothing is cut off."""
     last_mid2: int
     """Twice the last known mid, in ticks, at which what is held at the end is marked."""
+    data: tuple[tuple[str, str], ...]
+    """(UTC date, sha256 of its certificate, or ``uncertified``) of each day that it may rest on."""
+    hash: str
+    """sha256 over data, code, strategy, parameters, models and seed: the same hash, the same result."""
     models: tuple[ModelResult, ...]
 
     def model(self, name: str) -> ModelResult:
@@ -346,6 +350,8 @@ class Result:
             "symbol": self.symbol,
             "strategy": self.strategy,
             "seed": self.seed,
+            "hash": self.hash,
+            "data": [{"date": date, "certificate": sha256} for date, sha256 in self.data],
             "tick_size": plain(self.tick_size),
             "lot_size": plain(self.lot_size),
             "tick_source": self.tick_source,

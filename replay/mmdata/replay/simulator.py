@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from mmdata.replay.engine import Delay, Engine, Lane, Rules, feed_of
 from mmdata.replay.faults import failure, fault
 from mmdata.replay.fills import MODELS
 from mmdata.replay.fitness import Steps, order_steps, refuse_overlap
+from mmdata.replay.identity import certified, run_hash
 from mmdata.replay.parameters import duration_of, find_parameters, real
 from mmdata.replay.queues import RULES
 from mmdata.replay.result import Columns, ModelResult, Parameter, Result, joined
@@ -142,6 +144,7 @@ def sweep(
         seed=seed,
         clock=clock,
         log=log,
+        data=certified(root, exchange, symbol, begin, until),
     )
 
 
@@ -193,6 +196,7 @@ def run_sets(
     seed: int = 0,
     clock: str = MAPPED,
     log: bool = False,
+    data: tuple[tuple[str, str], ...] = (),
 ) -> tuple[Result, ...]:
     """Simulate sets of settings on a loaded market in one pass; as `sweep`, with everything checked."""
     if seed < 0:
@@ -222,6 +226,7 @@ def run_sets(
         calibration = estimate(market, times, touches, begin, traded_from, missing)
     found = [find_parameters(strategy, market, steps, models, given, own, calibration) for given, own in sets]
     lanes = [_lane(model, strategy, market, steps, parameters) for parameters in found for model in models]
+    mapped_signals = map_signals(market, mapped, signals)
     quotes = int(engine.state[s.QUOTES])
     engine.seat(
         lanes,
@@ -229,9 +234,10 @@ def run_sets(
         interval=0 if shared.get("interval") == MESSAGE else duration_of(shared, "interval"),
         order=_delay(shared, "order_latency", times, begin, until),
         response=_delay(shared, "response_latency", times, begin, until),
-        signals=map_signals(market, mapped, signals),
+        signals=mapped_signals,
         log=log,
     )
+    told_signals = hashlib.sha256(mapped_signals.seen.tobytes() + mapped_signals.rows.tobytes()).hexdigest()
     engine.decide_from(traded_from)
     _trade(engine, until, strategy, [model for _ in sets for model in models])
     if not engine.quoted:
@@ -260,6 +266,10 @@ def run_sets(
             parameters=tuple(parameters.values()),
             calibration=calibration,
             last_mid2=int(engine.state[s.MID2]),
+            data=data,
+            hash=run_hash(
+                data, strategy, [begin, until, clock, seed, list(models), _plain(parameters), told_signals]
+            ),
             models=tuple(
                 _model_result(name, engine, first * len(models) + lane, market, parameters)
                 for lane, name in enumerate(models)
@@ -267,6 +277,10 @@ def run_sets(
         )
         for first, parameters in enumerate(found)
     )
+
+
+def _plain(parameters: Mapping[str, Parameter]) -> list[list[str]]:
+    return [[name, str(own.value), own.source] for name, own in parameters.items()]
 
 
 def _models(fills: str | Sequence[str]) -> tuple[str, ...]:
