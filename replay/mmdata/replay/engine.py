@@ -66,7 +66,8 @@ class Delay:
 
     ns: Ints
     how: int = s.CONSTANT
-    """CONSTANT: the first; SAMPLED: any at random; BY_MESSAGE: that of the last book message seen."""
+    """CONSTANT: the first; SAMPLED: any at random; BY_MESSAGE: that of the last book message seen when
+    lanes last decided."""
 
     @staticmethod
     def constant(ns: int) -> Delay:

@@ -1,7 +1,8 @@
 """Fill models: what evidence fills a resting order. Compiled; a model is a set of kinds of evidence.
 
 Each function tells the resting orders of all lanes one thing that happened, and fills those whose model
-takes it as evidence. Orders of one lane at one price share what trades there, the earliest placed first.
+takes it as evidence. Orders of one lane at one price share what trades there, the earliest placed first:
+what one of them has had neither fills the next nor moves it in its queue.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ def fill(
     row[s.FILL_NUMBER] = order[s.NUMBER]
     order[s.LEAVES] -= lots
     order[s.FILLED] += lots
-    order[s.DUE] = s.NEVER
     if order[s.LEAVES] == 0:
         order[s.STATUS] = s.GONE
         engine[s.STALE] = 1
+        if lanes.model[lane] & s.BY_CLOCK != 0:
+            set_clock(lanes, lane, slot, now, engine)
     account[s.FILLS] += 1
     account[s.INVENTORY] += row[s.FILL_SIDE] * lots
     account[s.MOST_HELD] = max(account[s.MOST_HELD], abs(account[s.INVENTORY]))
@@ -145,8 +147,9 @@ def set_clock(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> Non
     """Let the clock of an order run at the rate of where it stands now; it stands still without a mid.
 
     The fill comes when the integral of the rate reaches an exponential wait: exactly the chance
-    1 - exp(-rate dt) in each interval, whatever cuts time into intervals. Of a hybrid's rate the part
-    that trades explain is left out: they fill the order themselves.
+    1 - exp(-rate dt) in each interval, whatever cuts time into intervals. What is left of the wait when an
+    order is gone stays for the slot's next. Of a hybrid's rate the part that trades explain is left out:
+    they fill the order themselves.
     """
     order = lanes.order[lane, slot]
     queue = lanes.queue[lane, slot]
@@ -180,7 +183,6 @@ def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
             account = lanes.account[lane]
             queue = lanes.queue[lane, slot]
             queue[s.WAIT] = lanes.draw[lane, account[s.DRAWS]]
-            queue[s.RATE] = 0.0
             account[s.DRAWS] += 1
         else:
             engine[s.NEXT_DUE] = min(engine[s.NEXT_DUE], order[s.DUE])
@@ -227,7 +229,8 @@ def fill_by_trade(
             continue
         if order[s.SIDE] != met:
             # The maker that was met stood at this price: it would have met our order on its way there.
-            if model & s.BY_MAKER != 0:
+            # A lane that took of that level does not know whom the taker met: the next message tells.
+            if model & s.BY_MAKER != 0 and not (engine[s.TAKEN] > 0 and _took(lanes, lane, met, price)):
                 fill(lanes, lane, slot, order[s.LEAVES], order[s.PRICE], s.BY_MAKER, response, now, engine)
         elif beyond > 0:
             if model & s.BY_THROUGH != 0:
@@ -241,17 +244,17 @@ def fill_by_trade(
         elif model & s.BY_QUEUE != 0 and lanes.queue[lane, slot, s.SHOWN] >= 0.0:
             queue, account = lanes.queue[lane, slot], lanes.account[lane]
             # What an own order before it has had of the trade does not come this far.
-            queue[s.FRONT] -= _left_of_trade(account, trade, size)
+            left = _left_of_trade(account, trade, size)
+            queue[s.FRONT] -= left
             queue[s.TRADED] += size
             corrected = lanes.whole[lane, s.QUEUE_CORRECTED]
             lots = reached(queue[s.FRONT], corrected)
             if lots > 0:
                 queue[s.FRONT] = queue[s.FRONT] + lots if corrected == 1 else 0.0
-                lots = min(lots, order[s.LEAVES])
-                account[s.MET_LOTS] += lots
-                fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
-                if order[s.LEAVES] > 0 and model & s.BY_CLOCK != 0:
-                    set_clock(lanes, lane, slot, now, engine)
+                lots = min(lots, left, order[s.LEAVES])
+                if lots > 0:
+                    account[s.MET_LOTS] += lots
+                    fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
 
 
 @helper
@@ -262,6 +265,12 @@ def find_taken(lanes: Lanes, lane: int, side: int, price: int) -> int:
         if lanes.taken[lane, side, i, 0] == price:
             return i
     return int(count)
+
+
+@helper
+def _took(lanes: Lanes, lane: int, side: int, price: int) -> bool:
+    """Return whether a lane remembers that it took at a price of ``side``."""
+    return bool(find_taken(lanes, lane, side, price) < lanes.account[lane, s.TAKEN_LEVELS + side])
 
 
 @helper
@@ -335,7 +344,7 @@ def fill_by_touch(
         if engine[s.TAKEN] > 0:
             other = 1 - order[s.SIDE]
             price, shown = (best_ask, ask_lots) if other == ASK else (best_bid, bid_lots)
-            if find_taken(lanes, lane, other, price) < lanes.account[lane, s.TAKEN_LEVELS + other]:
+            if _took(lanes, lane, other, price):
                 lots = min(lots, untaken(lanes, lane, other, price, shown))
                 if lots == 0:
                     continue

@@ -2,7 +2,7 @@
 
 The recording is not changed by what lanes do, so that each lane remembers what it took: liquidity is there
 once. A lane's instructions that arrive together are one batch: an order that the batch takes off no longer
-stands in the way of its others.
+stands in the way of its others; one that it only makes smaller does.
 """
 
 from __future__ import annotations
@@ -49,12 +49,31 @@ def _crosses(side: int, price: int, other: int) -> bool:
 
 
 @helper
+def _wanted(order: Ints) -> int:
+    """Return the lots that an order's instruction leaves open.
+
+    What filled on the way counts against them, so that a lane never holds more than it meant to.
+    """
+    return int(order[s.NEW_SIZE] - (order[s.FILLED] - order[s.KNEW_FILLED]))
+
+
+@helper
+def _keeps_its_place(order: Ints) -> bool:
+    """Return whether an order's instruction leaves it where it rests: only its size falls."""
+    if order[s.ACTION] != AMEND or order[s.STATUS] != RESTING or order[s.NEW_PRICE] != order[s.PRICE]:
+        return False
+    return bool(0 < _wanted(order) <= order[s.LEAVES])
+
+
+@helper
 def _meets_own(lanes: Lanes, lane: int, slot: int, price: int, now: int) -> bool:
     """Return whether an order would meet a resting one of its own lane, which the batch leaves there."""
     order = lanes.order[lane, slot]
     for other in range(lanes.order.shape[1]):
         resting = lanes.order[lane, other]
-        if resting[s.STATUS] != RESTING or resting[s.SIDE] == order[s.SIDE] or resting[s.ARRIVES] == now:
+        if resting[s.STATUS] != RESTING or resting[s.SIDE] == order[s.SIDE]:
+            continue
+        if resting[s.ARRIVES] == now and not _keeps_its_place(resting):
             continue
         if order[s.KIND] == MARKET or _crosses(order[s.SIDE], price, resting[s.PRICE]):
             return True
@@ -169,10 +188,8 @@ def arrive(
     order, account = lanes.order[lane, slot], lanes.account[lane]
     order[s.ARRIVES] = NEVER
     action, resting = order[s.ACTION], order[s.STATUS] == RESTING
-    # What filled on the way counts against the new size, so that a lane never holds more than it meant to.
-    lots = order[s.NEW_SIZE] - (order[s.FILLED] - order[s.KNEW_FILLED])
-    price = order[s.NEW_PRICE]
-    if action == AMEND and resting and price == order[s.PRICE] and 0 < lots <= order[s.LEAVES]:
+    lots, price = _wanted(order), order[s.NEW_PRICE]
+    if _keeps_its_place(order):
         order[s.LEAVES] = lots
         outcome = s.STANDS
     elif not resting and action in (AMEND, CANCEL):

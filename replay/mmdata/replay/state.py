@@ -72,7 +72,7 @@ NOT_TOLD = -1
 # How latencies are read.
 CONSTANT = 0  # the first of them
 SAMPLED = 1  # one of them at random, by the lane's own numbers
-BY_MESSAGE = 2  # that of the last message seen
+BY_MESSAGE = 2  # that of the last message seen when lanes last decided
 
 # Evidence that fills a resting order. A fill model is a set of them.
 BY_TOUCH = 1  # the opposite best price reaches it
