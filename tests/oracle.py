@@ -95,6 +95,21 @@ class Queue:
     shown: int | None  # None: the feed has not told the level yet
     traded: int = 0
 
+    def trade(self, size: int, left: int) -> int:
+        """Take a trade, of which own orders before left so much; return the whole lots that reach it."""
+        self.traded += size
+        self.ahead -= left
+        whole = max(math.floor(-self.ahead), 0)
+        self.ahead += whole  # the fraction is kept for the next trade
+        return whole
+
+    def tell(self, rule: str, n: float, shown: int) -> None:
+        """Take what a message shows at the price; an unchanged level explains no trades."""
+        if shown == self.shown:
+            return
+        self.ahead = Fraction(shown) if self.shown is None else after_depth(rule, n, self, shown)
+        self.shown, self.traded = shown, 0
+
 
 @dataclass(eq=False)
 class Order:
@@ -332,11 +347,7 @@ class Oracle:
         assert queue is not None
         if queue.shown is None:
             return 0
-        queue.traded += size
-        queue.ahead -= left
-        whole = max(math.floor(-queue.ahead), 0)
-        queue.ahead += whole  # the fraction is kept for the next trade
-        lots = min(whole, order.leaves)
+        lots = min(queue.trade(size, left), order.leaves)
         self._fill(order, lots, order.price, "queue", now)
         return lots
 
@@ -384,16 +395,10 @@ class Oracle:
         return pick(self.levels[side], default=None)
 
     def _move_in_queue(self, order: Order) -> None:
-        queue = order.queue
-        assert queue is not None
         shown = self._level(order.side, order.price)
-        if shown is None or shown == queue.shown:
-            return
-        if queue.shown is None:
-            queue.ahead = Fraction(shown)
-        else:
-            queue.ahead = after_depth(self.terms.queue, self.terms.power, queue, shown)
-        queue.shown, queue.traded = shown, 0
+        assert order.queue is not None
+        if shown is not None:
+            order.queue.tell(self.terms.queue, self.terms.power, shown)
 
     def _level(self, side: int, price: int) -> int | None:
         """Return the lots at a price; None beyond the last of a full number of levels."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
@@ -36,7 +38,7 @@ from mmdata.replay.desk import (
 from mmdata.replay.desk import replace as put_anew
 from mmdata.replay.engine import STREAMS, Delay, Engine, Lane, Rules, feed_of
 from mmdata.replay.fills import MODELS
-from mmdata.replay.queues import RULES
+from mmdata.replay.queues import RULES, after_depth, reached
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.strategies import strategy
 from mmdata.replay.view import View, best_ask, best_bid
@@ -46,6 +48,7 @@ from tests.oracle import Oracle, Terms
 MS = 1_000_000
 STEPS = 120
 SLOTS = 6
+PATIENT = 60
 
 ACTIONS = {s.NEW: "new", s.AMEND: "amend", s.REPLACE: "replace", s.CANCEL: "cancel"}
 KINDS = {s.POST_ONLY: "post-only", s.LIMIT: "limit", s.IOC: "ioc", s.MARKET: "market"}
@@ -105,14 +108,16 @@ def act(view: View, desk: Desk) -> None:
     memory[0] = (memory[0] * 48271.0 + view.parameter[0]) % 2147483647.0
     draw = int(memory[0])
     # Bids of one decision stay at or below this price, asks above it: it may lie across the touch.
-    middle = best_bid(view) + draw % 4 - 1
+    calm = int(view.parameter[1])
+    middle = best_bid(view) + (draw % 4 - 1 if draw // 13 % calm < 8 else 0)
     for slot in range(SLOTS):
         draw = (draw * 48271 + slot + 1) % 2147483647
-        does, away, lots = draw // 7 % 8, draw // 61 % 3, 1 + draw // 509 % 5
+        # A calm lane leaves its orders for long, and puts some farther away; a patient one never goes.
+        does, away, lots = draw // 7 % calm, draw // 61 % (3 + calm // 30), 1 + draw // 509 % 5
         if is_free(desk, slot):
             side = draw // 4099 % 2
             price = middle - away if side == BID else middle + 1 + away
-            if does < 3:
+            if does < 3 or calm == PATIENT:
                 place(desk, slot, side, price, lots, s.POST_ONLY)
             elif does < 5:
                 place(desk, slot, side, price, lots + 3, s.LIMIT)
@@ -134,7 +139,7 @@ def act(view: View, desk: Desk) -> None:
             amend(desk, slot, order_price(desk, slot), max(order_size(desk, slot) - 1, 1))
 
 
-WILD = strategy(slots=SLOTS, memory=2, seed=1.0)(njit()(act))
+WILD = strategy(slots=SLOTS, memory=2, seed=1.0, calm=8.0)(njit()(act))
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,14 @@ class Case:
     limit: int
     rule: str = "power"
     power: float = 2.0
+    calm: float = 8.0
+    thick: bool = False
+    """Many lots a level, which come and go by a few, while the price hardly moves: queues matter."""
 
     def market(self) -> Market:
         """Return the market."""
         rng = np.random.default_rng(self.seed)
-        sketch, books = Sketch(), _Books(rng)
+        sketch, books = Sketch(), _Books(rng, self.thick)
         at, lost = 0, True
         for step in range(STEPS):
             at += int(rng.integers(0, 3))
@@ -172,7 +180,7 @@ class Case:
             # In any order: what counts at one moment is what each thing is, not when it was told.
             for what in rng.permutation(4)[: rng.integers(1, 4)]:
                 if what == 0 and not lost:
-                    if rng.integers(12):
+                    if rng.integers(60 if self.thick else 12):
                         sketch.diff(time, *books.change(), latency)
                     else:
                         sketch.book(time, *books.whole(), latency)
@@ -197,16 +205,18 @@ class Case:
         }
         plain, other = (Rules(most_lots=self.limit, queue_rule=RULES[rule]) for rule in ("power", self.rule))
         return [
-            *(Lane(model, (11.0 + 2 * i,), plain, **rates) for i, model in enumerate(MODELS)),
-            Lane("l2-queue", (97.0,), other, queue_power=self.power, **rates),
+            *(Lane(model, (11.0 + 2 * i, self.calm), plain, **rates) for i, model in enumerate(MODELS)),
+            Lane("l2-queue", (97.0, self.calm), other, queue_power=self.power, **rates),
+            Lane("hybrid", (99.0, self.calm), other, queue_power=self.power, **rates),
         ]
 
 
 class _Books:
     """A book that walks; what is told of it is mostly true."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, thick: bool) -> None:
         self.rng = rng
+        self.thick = thick
         self.bid = 1000
         self.sides: list[dict[int, int]] = [{}, {}]
 
@@ -225,9 +235,12 @@ class _Books:
         told: list[dict[int, int]] = [{}, {}]
         for _ in range(int(self.rng.integers(0, 5))):
             side = int(self.rng.integers(2))
-            away = int(self.rng.integers(0, 6))
+            away = int(self.rng.integers(0, 2 if self.thick else 6))
             price = self.bid - away if side == BID else self.bid + 1 + away
-            told[side][price] = self._lots() if self.rng.integers(4) else 0
+            if self.thick:
+                told[side][price] = max(self.sides[side].get(price, 0) + int(self.rng.integers(-9, 12)), 0)
+            else:
+                told[side][price] = self._lots() if self.rng.integers(4) else 0
         for side in (BID, ASK):
             for price in self.sides[side]:
                 if (price > self.bid) if side == BID else (price <= self.bid):
@@ -237,18 +250,27 @@ class _Books:
         return told[0], told[1]
 
     def trade(self) -> tuple[str, int, int]:
-        """Draw a trade near the touch."""
+        """Draw a trade near the touch; of thick levels mostly a small one at it."""
+        if self.thick and self.rng.integers(40):
+            sells = bool(self.rng.integers(2))
+            return (
+                "sell" if sells else "buy",
+                self.bid if sells else self.bid + 1,
+                int(self.rng.integers(1, 5)),
+            )
         price = self.bid + int(self.rng.integers(-2, 4))
         taker = "sell" if price <= self.bid + int(self.rng.integers(-1, 2)) else "buy"
         return taker, price, self._lots() + int(self.rng.integers(0, 3))
 
     def quote(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Draw the best prices, a little away from those of the book."""
+        if self.thick:
+            return (self.bid, 4 * self._lots()), (self.bid + 1, 4 * self._lots())
         bid = self.bid + int(self.rng.integers(-1, 2))
         return (bid, self._lots()), (bid + int(self.rng.integers(1, 4)), self._lots())
 
     def _walk(self) -> None:
-        if not self.rng.integers(3):
+        if not self.rng.integers(40 if self.thick else 3):
             self.bid += int(self.rng.integers(-2, 3))
 
     def _lots(self) -> int:
@@ -277,6 +299,8 @@ cases = st.builds(
     limit=st.sampled_from([8, 30, 1000]),
     rule=st.sampled_from(sorted(RULES)),
     power=st.sampled_from([1.0, 2.0, 3.0]),
+    calm=st.sampled_from([8.0, 30.0, PATIENT]),
+    thick=st.booleans(),
 )
 
 
@@ -375,6 +399,35 @@ def test_the_engine_fills_what_the_rules_say(case: Case) -> None:
         assert engine.decisions.tolist() == decisions
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(sorted(RULES)),
+    st.sampled_from([0.5, 1.0, 2.0, 3.0]),
+    st.integers(0, 30),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=30),
+)
+def test_queue_steps_are_those_of_exact_fractions(
+    rule: str, power: float, shown: int, events: list[tuple[bool, int]]
+) -> None:
+    """A trade takes up to six lots, a message leaves up to thirty."""
+    queue = oracle.Queue(Fraction(shown), shown)
+    front, traded, before = float(shown), 0.0, float(shown)
+    for trades, number in events:
+        if trades:
+            size = 1 + number % 6
+            front -= size
+            traded += size
+            lots = reached(front, 1)
+            front += lots
+            assert lots == queue.trade(size, size)
+        else:
+            if number != before:
+                front = after_depth(RULES[rule], power, 1, front, traded, before, float(number))
+                traded, before = 0.0, float(number)
+            queue.tell(rule, power, number)
+        assert front == pytest.approx(float(queue.ahead), abs=1e-9)
+
+
 def test_what_is_rare_happens() -> None:
     """Of a few markets: each cause of a fill under each model, each outcome, and moments shared."""
     causes: Counter[tuple[str, str]] = Counter()
@@ -390,6 +443,8 @@ def test_what_is_rare_happens() -> None:
             order=(s.CONSTANT, (seed // 4 % 3,)),
             response=(s.SAMPLED, (0, 1, 5)),
             limit=1000,
+            calm=(8.0, PATIENT)[seed % 2],
+            thick=seed // 4 % 2 == 1,
         )
         market = case.market()
         _, oracles, _ = _ran(case, market, case.times(market))

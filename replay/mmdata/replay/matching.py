@@ -67,7 +67,10 @@ def _keeps_its_place(order: Ints) -> bool:
 
 @helper
 def _meets_own(lanes: Lanes, lane: int, slot: int, price: int, now: int) -> bool:
-    """Return whether an order would meet a resting one of its own lane, which the batch leaves there."""
+    """Return whether an order reaches a resting one of its own lane, which the batch leaves there.
+
+    Whether others would be met first is not asked: an exchange that forbids it looks at the price alone.
+    """
     order = lanes.order[lane, slot]
     for other in range(lanes.order.shape[1]):
         resting = lanes.order[lane, other]

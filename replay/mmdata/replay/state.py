@@ -193,7 +193,7 @@ NO_BOOK = 3  # the book was invalid
 OWN_ORDER = 4  # would have met an order of its own
 TAKES = 5  # executed in full on arrival
 EXPIRES = 6  # what it could not take expired
-IS_OFF = 7  # cancelled
+IS_OFF = 7  # cancelled, or changed to a size that had filled already
 IS_GONE = 8  # came too late
 AT_A_HOLE = 9  # lost where the book became unknown
 
