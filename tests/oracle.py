@@ -318,6 +318,7 @@ class Oracle:
         self.done["trade"] += 1
         if not self.valid:
             return
+        self.counts["trades"] += 1
         trades = self.market.trades
         price, size = int(trades.price[i]), int(trades.size[i])
         met = BID if trades.side[i] < 0 else ASK
@@ -418,6 +419,7 @@ class Oracle:
             return
         if not self.valid:
             return
+        self.counts["quotes"] += 1
         prices = [int(quotes.bid_price[i]), int(quotes.ask_price[i])]
         self._set_touch(
             [None if price == NO_PRICE else price for price in prices],

@@ -397,6 +397,8 @@ def test_the_engine_fills_what_the_rules_say(case: Case) -> None:
         assert arrays.memory[i, 1] == _knew(one.decisions), name
         decisions = [[own.time, own.seen, own.mid2, int(own.quoted)] for own in one.decisions]
         assert engine.decisions.tolist() == decisions
+        met = (engine.state[s.TRADES], engine.state[s.QUOTES])
+        assert met == (one.counts["trades"], one.counts["quotes"])
 
 
 @settings(max_examples=300, deadline=None)
