@@ -195,9 +195,12 @@ def advance(world: World, until: int) -> int:
                     lanes.account[lane],
                 )
                 own = desk_of(lanes, lane, seen_at, world.wire.order, engine)
-                hear(own)
+                if lanes.account[lane, s.REPORTS] > 0:
+                    hear(own)
+                sent = lanes.account[lane, s.SENT_COUNT]
                 decide(view, own)
-                if not check(own):
+                did = lanes.account[lane, s.SENT_COUNT] != sent or lanes.account[lane, s.WRONG] != 0
+                if did and not check(own):
                     engine[s.WRONG_LANE] = lane
                     return s.FAULT
 

@@ -47,7 +47,7 @@ _WHOLE_FLOATS = 2.0**53
 class Desk(NamedTuple):
     """A lane at the moment of its decision; it has no other's."""
 
-    first: int  # its first slot, counted over all lanes
+    lane: int
     now: int
     order: Ints  # (s, ORDER_SIZE)
     account: Ints  # (ACCOUNT_SIZE,)
@@ -64,7 +64,7 @@ class Desk(NamedTuple):
 def desk_of(lanes: Lanes, lane: int, now: int, wire: Ints, engine: Ints) -> Desk:
     """Return the desk of a lane."""
     return Desk(
-        lane * lanes.order.shape[1],
+        lane,
         now,
         lanes.order[lane],
         lanes.account[lane],
@@ -172,9 +172,9 @@ def _sound(desk: Desk, slot: int, price: float, lots: float) -> bool:
         return _wrong(desk, slot, s.NO_NUMBER, float(price), float(lots))
     if math.floor(price) != price or math.floor(lots) != lots:
         return _wrong(desk, slot, s.NO_NUMBER, float(price), float(lots))
-    if int(price) % tick(desk) != 0:
+    if tick(desk) != 1 and int(price) % tick(desk) != 0:
         return _wrong(desk, slot, s.OFF_TICK, float(price), float(lots))
-    if int(lots) % lot(desk) != 0:
+    if lot(desk) != 1 and int(lots) % lot(desk) != 0:
         return _wrong(desk, slot, s.OFF_LOT, float(price), float(lots))
     return True
 
@@ -205,7 +205,8 @@ def _send(desk: Desk, slot: int, action: int, price: int, lots: int) -> bool:
     order[s.SENT_AT] = desk.now
     order[s.BUSY] = 1
     order[s.ARRIVES] = desk.now + latency(desk.wire, engine[s.ORDER_WIRE], account, engine)
-    desk.flying[engine[s.FLYING]] = desk.first + slot
+    desk.flying[engine[s.FLYING], 0] = desk.lane
+    desk.flying[engine[s.FLYING], 1] = slot
     engine[s.FLYING] += 1
     engine[s.NEXT_ARRIVAL] = min(engine[s.NEXT_ARRIVAL], order[s.ARRIVES])
     account[s.SENT_COUNT] += 1
@@ -306,7 +307,7 @@ def cancel(desk: Desk, slot: int) -> bool:
     return _send(desk, slot, CANCEL, desk.order[slot, s.KNOWN_PRICE], 0)
 
 
-@kernel(fills, s)
+@helper
 def keep(desk: Desk, slot: int, side: int, price: float, lots: int) -> bool:
     """Have a slot hold a post-only order of ``lots`` at ``price``; 0 lots: none. False: nothing was sent.
 
@@ -317,6 +318,12 @@ def keep(desk: Desk, slot: int, side: int, price: float, lots: int) -> bool:
     held = order_size(desk, slot)
     if lots == held and (lots == 0 or price == order_price(desk, slot)):
         return False
+    return _have(desk, slot, side, price, lots)
+
+
+@kernel(fills, s)
+def _have(desk: Desk, slot: int, side: int, price: float, lots: int) -> bool:
+    """Send what it takes to have an order in a slot: apart from `keep`, which mostly sends nothing."""
     if lots == 0:
         return cancel(desk, slot)
     if is_free(desk, slot):
@@ -333,9 +340,10 @@ def quantise(bid: float, ask: float, best_bid: int, best_ask: int, step: int = 1
     """
     # What lies on the grid but for rounding stays there.
     low = min(math.floor(bid + 1e-9), best_ask - 1)
-    low -= low % step
     high = max(math.ceil(ask - 1e-9), best_bid + 1)
-    high += -high % step
+    if step != 1:
+        low -= low % step
+        high += -high % step
     if low >= high:
         low = high - step
     return low, high

@@ -421,7 +421,7 @@ def _lanes(lanes: Sequence[Lane], slots: int, memory: int) -> Lanes:
         fill=np.zeros((count, 0, s.FILL_SIZE), np.int64),
         log=np.zeros((count, 0, s.LOG_SIZE), np.int64),
         draw=np.zeros((count, 0), np.float64),
-        active=np.zeros((2 * count * slots, 2), np.int64),
-        flying=np.zeros(count * slots, np.int64),
+        active=np.zeros((2 * count * slots, 3), np.int64),
+        flying=np.zeros((count * slots, 2), np.int64),
         taken=np.zeros((count, 2, s.LEVELS_TAKEN, 2), np.int64),
     )

@@ -116,17 +116,17 @@ def fill(
 @kernel(book_kernel, chain, queues, s)
 def sweep_active(lanes: Lanes, engine: Ints) -> None:
     """Drop what no longer rests from the list of resting orders, and find the best prices in it anew."""
-    slots = lanes.order.shape[1]
     engine[s.STALE] = 0
     engine[s.OWN + BID] = NO_PRICE
     engine[s.OWN + ASK] = -NO_PRICE - 1
     kept = 0
     for i in range(engine[s.ACTIVE]):
-        at, tag = lanes.active[i, 0], lanes.active[i, 1]
-        order = lanes.order[at // slots, at % slots]
+        lane, slot, tag = lanes.active[i, 0], lanes.active[i, 1], lanes.active[i, 2]
+        order = lanes.order[lane, slot]
         if order[s.STATUS] == s.RESTING and order[s.TAG] == tag:
-            lanes.active[kept, 0] = at
-            lanes.active[kept, 1] = tag
+            lanes.active[kept, 0] = lane
+            lanes.active[kept, 1] = slot
+            lanes.active[kept, 2] = tag
             kept += 1
             if order[s.SIDE] == BID:
                 engine[s.OWN + BID] = max(engine[s.OWN + BID], order[s.PRICE])
@@ -173,10 +173,9 @@ def set_clock(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> Non
 @kernel(book_kernel, chain, queues, s)
 def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
     """Fill the orders whose Poisson clock is due at ``now``, and find when the next one is."""
-    slots = lanes.order.shape[1]
     engine[s.NEXT_DUE] = s.NEVER
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0] // slots, lanes.active[i, 0] % slots
+        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
         order = lanes.order[lane, slot]
         if order[s.DUE] == now:
             fill(lanes, lane, slot, order[s.LEAVES], order[s.PRICE], s.BY_CLOCK, response, now, engine)
@@ -191,9 +190,8 @@ def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
 @kernel(book_kernel, chain, queues, s)
 def move_clocks(lanes: Lanes, now: int, engine: Ints) -> None:
     """Let all clocks run at the rates of a new mid."""
-    slots = lanes.order.shape[1]
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0] // slots, lanes.active[i, 0] % slots
+        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
         if lanes.model[lane] & s.BY_CLOCK != 0:
             set_clock(lanes, lane, slot, now, engine)
 
@@ -219,9 +217,8 @@ def fill_by_trade(
     engine: Ints,
 ) -> None:
     """Let a trade of number ``trade``, whose taker met a maker of side ``met``, fill what is in its way."""
-    slots = lanes.order.shape[1]
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0] // slots, lanes.active[i, 0] % slots
+        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
         order = lanes.order[lane, slot]
         model = lanes.model[lane]
         beyond = order[s.PRICE] - price if order[s.SIDE] == BID else price - order[s.PRICE]
@@ -328,9 +325,8 @@ def fill_by_touch(
     engine: Ints,
 ) -> None:
     """Let the touch fill the orders that it crosses: all of them, but for what the lane took itself."""
-    slots = lanes.order.shape[1]
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0] // slots, lanes.active[i, 0] % slots
+        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
         if lanes.model[lane] & s.BY_TOUCH == 0:
             continue
         order = lanes.order[lane, slot]
@@ -355,9 +351,8 @@ def fill_by_touch(
 @kernel(book_kernel, chain, queues, s)
 def move_queues(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None:
     """Let the levels, as a message left them, move orders in their queues."""
-    slots = lanes.order.shape[1]
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0] // slots, lanes.active[i, 0] % slots
+        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
         if lanes.model[lane] & s.BY_QUEUE == 0:
             continue
         order = lanes.order[lane, slot]

@@ -114,8 +114,9 @@ def _rest(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> None:
     order[s.STATUS] = RESTING
     engine[s.TAGS] += 1
     order[s.TAG] = engine[s.TAGS]
-    lanes.active[engine[s.ACTIVE], 0] = lane * lanes.order.shape[1] + slot
-    lanes.active[engine[s.ACTIVE], 1] = engine[s.TAGS]
+    lanes.active[engine[s.ACTIVE], 0] = lane
+    lanes.active[engine[s.ACTIVE], 1] = slot
+    lanes.active[engine[s.ACTIVE], 2] = engine[s.TAGS]
     engine[s.ACTIVE] += 1
     if order[s.SIDE] == BID:
         engine[s.OWN + BID] = max(engine[s.OWN + BID], order[s.PRICE])
@@ -213,16 +214,16 @@ def arrive(
 @kernel(book_kernel, chain, fills, queues, s)
 def arrive_all(lanes: Lanes, levels: Levels, book: Ints, response: Ints, now: int, engine: Ints) -> None:
     """Carry out all instructions that reach the exchange at ``now``, as they were sent."""
-    slots = lanes.order.shape[1]
     kept = 0
     engine[s.NEXT_ARRIVAL] = NEVER
     for i in range(engine[s.FLYING]):
-        at = lanes.flying[i]
-        arrives = lanes.order[at // slots, at % slots, s.ARRIVES]
+        lane, slot = lanes.flying[i, 0], lanes.flying[i, 1]
+        arrives = lanes.order[lane, slot, s.ARRIVES]
         if arrives == now:
-            arrive(lanes, at // slots, at % slots, levels, book, response, now, engine)
+            arrive(lanes, lane, slot, levels, book, response, now, engine)
         elif arrives != NEVER:
-            lanes.flying[kept] = at
+            lanes.flying[kept, 0] = lane
+            lanes.flying[kept, 1] = slot
             kept += 1
             engine[s.NEXT_ARRIVAL] = min(engine[s.NEXT_ARRIVAL], arrives)
     engine[s.FLYING] = kept

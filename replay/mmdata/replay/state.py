@@ -240,8 +240,8 @@ class Lanes(NamedTuple):
     fill: Ints  # (lanes, room, FILL_SIZE)
     log: Ints  # (lanes, room or 0, LOG_SIZE)
     draw: Floats  # (lanes, room + s) standard exponential, of the lane's own stream
-    active: Ints  # (2 · lanes · s, 2) lane · s + slot of resting orders in order of placement, and its tag
-    flying: Ints  # (lanes · s,) those with an instruction on its way, in order of sending
+    active: Ints  # (2 · lanes · s, 3) lane and slot of resting orders in order of placement, and a tag
+    flying: Ints  # (lanes · s, 2) of those with an instruction on its way, in order of sending
     taken: Ints  # (lanes, 2, LEVELS_TAKEN, 2) price and lots that a lane has taken there
 
 
