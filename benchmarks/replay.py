@@ -42,7 +42,7 @@ from mmdata.replay.state import Feed
 
 _REPLAY = Path(__file__).parent / "rivals/run_hftbacktest_replay.py"
 _DEPTHS = {"hash": "hash map", "vector": "ROI vector"}
-_HALF_SPREAD, _SKEW, _LOTS, _MOST = 5.0, 0.5, 10, 100
+HALF_SPREAD, SKEW, LOTS, MOST = 5.0, 0.5, 10, 100
 _LATENCY, _INTERVAL = 1_000_000, 100_000_000
 
 
@@ -94,7 +94,7 @@ class Simulation:
         engine = Engine(self.market.chain, AVELLANEDA_STOIKOV)
         engine.append(self.feed)
         engine.seat(
-            [Lane("l2-queue", (half, _SKEW, _LOTS), Rules(_MOST)) for half in half_spreads],
+            [Lane("l2-queue", (half, SKEW, LOTS), Rules(MOST)) for half in half_spreads],
             interval=_INTERVAL,
             order=Delay.constant(_LATENCY),
             response=Delay.constant(_LATENCY),
@@ -113,8 +113,8 @@ def measure(
     sides = columns.side[: len(columns.side) // 8 * 8].view(np.int64)
     read = (sides, columns.price, columns.size)
     own = Simulation.of(market)
-    halves = [_HALF_SPREAD + 0.5 * i for i in range(sets)]
-    quoting = f"{_HALF_SPREAD},{_SKEW},{_LOTS},{_MOST}"
+    halves = [HALF_SPREAD + 0.5 * i for i in range(sets)]
+    quoting = f"{HALF_SPREAD},{SKEW},{LOTS},{MOST}"
     taken: dict[str, list[float]] = {}
     fills: dict[str, int] = {}
 
