@@ -68,7 +68,8 @@ class BothOrders:
     """Puts events that come in the order of arrival into the exchange's order too.
 
     What comes after something that happened later is split: the strategy takes it where it came, the
-    exchange where it happened. For that the last `HORIZON_NS` of events are kept back.
+    exchange where it happened, trades of a moment before its book. For that the last `HORIZON_NS` of
+    events are kept back.
     """
 
     due: InitVar[Rows]
@@ -134,7 +135,33 @@ class BothOrders:
         # Behind what acted at the same moment: that came before it.
         at = np.searchsorted(reached[:count], due["exch_ts"], side="right")
         day = days[np.minimum(at, len(days) - 1)]  # the last row is always held, so there is one
-        return np.insert(events[:count], at, due), np.insert(days[:count], at, day)
+        return self._trades_first(np.insert(events[:count], at, due), np.insert(days[:count], at, day))
+
+    def _trades_first(self, events: NDArray[np.void], days: Ints) -> tuple[NDArray[np.void], Ints]:
+        """Let the exchange take the trades of a moment before the book, as our replay does.
+
+        The book of a moment may hold its trades already: taken first, it would shrink a queue once as a
+        cancellation and once more by the trade.
+        """
+        places = np.flatnonzero(events["ev"] & EXCH_EVENT)
+        moments = events["exch_ts"][places]
+        is_trade = events["ev"][places] & 0xFF == TRADE_EVENT
+        last = np.full(len(places), -1)
+        # Where the last trade of each row's moment stands.
+        np.maximum.at(last, np.searchsorted(moments, moments)[is_trade], np.flatnonzero(is_trade))
+        last = last[np.searchsorted(moments, moments)]
+        early = ~is_trade & (np.arange(len(places)) < last)
+        if not early.any():
+            return events, days
+        rows, behind = places[early], places[last[early]]
+        moved = events[rows]
+        moved["ev"] &= np.uint64(~LOCAL_EVENT & (1 << 64) - 1)
+        events["ev"][rows] &= np.uint64(~EXCH_EVENT & (1 << 64) - 1)
+        stays = events["ev"] & (EXCH_EVENT | LOCAL_EVENT) != 0
+        self.split += int(stays[rows].sum())
+        events, days = np.insert(events, behind + 1, moved), np.insert(days, behind + 1, days[behind])
+        stays = np.insert(stays, behind + 1, True)
+        return events[stays], days[stays]
 
 
 def write(
