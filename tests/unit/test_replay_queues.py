@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.replay.queues import POWER, POWER2, RISK_AVERSE, RULES, after_depth, behind, reached
+from mmdata.replay.queues import LOG, POWER, POWER2, RISK_AVERSE, RULES, after_depth, behind, reached
 
 AS_PUBLISHED, CORRECTED = 0, 1
 
@@ -83,3 +83,18 @@ def test_a_fraction_of_a_lot_waits_for_the_next_trade() -> None:
 def test_risk_averse_moves_by_trades_and_by_a_level_smaller_than_its_front() -> None:
     assert after_depth(RISK_AVERSE, 1.0, CORRECTED, 50.0, 0.0, 100.0, 60.0) == 50.0
     assert after_depth(RISK_AVERSE, 1.0, CORRECTED, 50.0, 0.0, 60.0, 30.0) == 30.0
+
+
+def test_as_published_a_half_lot_is_a_lot_and_a_chance_that_is_no_number_puts_an_order_last() -> None:
+    assert reached(-0.5, AS_PUBLISHED) == 1
+    assert reached(-0.49, AS_PUBLISHED) == 0
+    # The logarithm of less than nothing: a front of -3 units, which cancellations can make.
+    assert after_depth(LOG, 1.0, AS_PUBLISHED, -3.0, 0.0, 10.0, 8.0) == 8.0
+    assert after_depth(LOG, 1.0, CORRECTED, -3.0, 0.0, 10.0, 8.0) == -3.0
+    assert after_depth(POWER2, 2.0, AS_PUBLISHED, 0.0, 0.0, 0.0, 0.0) == 0.0
+
+
+def test_a_lot_of_the_log_rules_may_count_as_less_than_one_unit() -> None:
+    """Coins are what hftbacktest counts: of a thousandth each, 30 lots to 10 are nearly 3 to 1."""
+    assert behind(LOG, 1.0, 10.0, 30.0) == pytest.approx(0.588830, abs=1e-6)
+    assert behind(LOG, 0.001, 10.0, 30.0) == pytest.approx(0.748, abs=1e-3)

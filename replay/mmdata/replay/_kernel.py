@@ -249,11 +249,11 @@ def advance(world: World, until: int) -> int:
                 top[s.TOP_ASK_LOTS] = ask_lots
                 does = _set_touch(best_bid, bid_lots, best_ask, ask_lots, engine)
                 if does & _CROSSES:
-                    fill_by_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, response, now, engine)
+                    fill_by_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, True, response, now, engine)
                 if does & _MOVES:
                     move_clocks(lanes, now, engine)
                 if engine[s.ACTIVE] > 0:
-                    move_queues(lanes, levels, book, engine)
+                    move_queues(lanes, feed.columns, message, levels, book, engine)
                 if engine[s.TAKEN] > 0:
                     forget_taken(lanes, levels, book, engine)
             else:
@@ -279,7 +279,7 @@ def advance(world: World, until: int) -> int:
             bid_lots, ask_lots = feed.quote_size[quote, BID], feed.quote_size[quote, ASK]
             does = _set_touch(best_bid, bid_lots, best_ask, ask_lots, engine)
             if does & _CROSSES:
-                fill_by_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, response, now, engine)
+                fill_by_touch(lanes, best_bid, bid_lots, best_ask, ask_lots, False, response, now, engine)
             if does & _MOVES:
                 move_clocks(lanes, now, engine)
 

@@ -20,7 +20,7 @@ from mmdata.datasets.market import Market, cut_columns
 from mmdata.replay import state as s
 from mmdata.replay.clock import Timeline
 from mmdata.replay.deciding import Advance, compiled_with, interpreted_with, is_compiled
-from mmdata.replay.fills import MODELS, RANDOM_MODULUS
+from mmdata.replay.fills import MODELS, PEERS, RANDOM_MODULUS
 from mmdata.replay.state import Feed, Floats, Ints, Lanes, Wire, World
 from mmdata.replay.strategies import BOOK, Strategy
 
@@ -28,6 +28,10 @@ _FIRST_CAPACITY = 4096
 STREAMS = {name: i for i, name in enumerate(("price-cross", "trade-through", "poisson", "l2-queue"))}
 """The random stream of each fill model: the same whichever run beside it."""
 STREAMS |= {name: len(STREAMS) + i for i, name in enumerate(name for name in MODELS if name not in STREAMS)}
+_WIRES = len(STREAMS)
+"""The stream of random latencies."""
+STREAMS |= {name: _WIRES + 1 + i for i, name in enumerate(PEERS)}
+_EVIDENCE = MODELS | PEERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +232,12 @@ class Engine:
             for lane in lanes
         ]
         seated = _lanes(lanes, strategy.slots, strategy.memory)
-        wires = [np.random.SeedSequence(seed, spawn_key=(len(STREAMS),))] * len(lanes)
+        wires = [np.random.SeedSequence(seed, spawn_key=(_WIRES,))] * len(lanes)
         seated.account[:, s.RANDOM] = [
             1 + int(own.generate_state(1)[0]) % (RANDOM_MODULUS - 1) for own in wires
         ]
         state[s.INTERVAL] = interval
-        state[s.CLOCKS] = int(any(MODELS[lane.model] & s.BY_CLOCK for lane in lanes))
+        state[s.CLOCKS] = int(any(_EVIDENCE[lane.model] & s.BY_CLOCK for lane in lanes))
         state[s.LOGS] = int(log)
         state[s.DEEP] = int(strategy.sees == BOOK)
         state[s.ORDER_WIRE], state[s.RESPONSE_WIRE] = order.how, response.how
@@ -407,7 +411,7 @@ def _lanes(lanes: Sequence[Lane], slots: int, memory: int) -> Lanes:
         for lane in lanes
     ]
     return Lanes(
-        model=np.array([MODELS[lane.model] for lane in lanes], np.int64),
+        model=np.array([_EVIDENCE[lane.model] for lane in lanes], np.int64),
         whole=np.array(whole, np.int64).reshape(count, s.WHOLE_SIZE),
         real=np.array(real, np.float64).reshape(count, s.REAL_SIZE),
         parameter=np.array([lane.parameters for lane in lanes], np.float64).reshape(

@@ -11,7 +11,7 @@ import math
 
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets import chain
-from mmdata.datasets._kernel import ASK, BID, NO_PRICE, Levels, level_known, level_size
+from mmdata.datasets._kernel import ASK, BID, DIFF, NO_PRICE, Columns, Levels, level_known, level_size
 from mmdata.datasets.jit import helper, kernel
 from mmdata.replay import queues
 from mmdata.replay import state as s
@@ -29,6 +29,16 @@ MODELS = {
 """The opposite best price reaches the order; a trade prints beyond it; at it or beyond; at a rate that falls
 with its distance from the mid, seeded; it is first in its queue, or the price is gone; the same, and at the
 part of that rate which trades do not explain."""
+
+_HFTBACKTEST = s.BY_TOUCH | s.BY_THROUGH | s.BY_QUEUE | s.BOOK_ALONE
+PEERS = {"hftbacktest": _HFTBACKTEST | s.AT_ONCE, "hftbacktest-partial": _HFTBACKTEST}
+"""The rules of hftbacktest 2.4.2 as they are (its exchange without partial fills, and the one with them), so
+that its fills can be compared with ours one by one; no run asks for them, and with ``queue_corrected`` 0 the
+queue moves by its own steps. Ours differ on purpose. Between two book messages a trade tells where the touch
+is: who ignores it lets a post-only order rest across a price that has just traded, and fills nobody when a
+taker meets the other side beyond the order. A trade is there once: its lots fill no more than it has. And
+what fills in the queue is what reached the order, however much more of it there is.
+"""
 
 # Park and Miller's generator, as revised: small enough for any integers.
 _RANDOM_FACTOR = 48271
@@ -205,6 +215,29 @@ def _left_of_trade(account: Ints, trade: int, size: int) -> int:
     return int(size - account[s.MET_LOTS])
 
 
+@helper
+def _lots_of_queue(lanes: Lanes, lane: int, slot: int, trade: int, size: int) -> int:
+    """Let a trade at an order's price move its queue; return the lots of the order that it fills."""
+    model, account, queue = lanes.model[lane], lanes.account[lane], lanes.queue[lane, slot]
+    # What filled orders of the lane that came earlier did not come as far as this one.
+    left = size if model & s.BOOK_ALONE != 0 else _left_of_trade(account, trade, size)
+    queue[s.FRONT] -= left
+    queue[s.TRADED] += size
+    corrected = lanes.whole[lane, s.QUEUE_CORRECTED]
+    lots = reached(queue[s.FRONT], corrected)
+    if lots == 0:
+        return 0
+    queue[s.FRONT] = queue[s.FRONT] + lots if corrected == 1 else 0.0
+    leaves = int(lanes.order[lane, slot, s.LEAVES])
+    if model & s.AT_ONCE != 0:
+        return leaves
+    if model & s.BOOK_ALONE != 0:
+        return min(lots, leaves)
+    lots = min(lots, left, leaves)
+    account[s.MET_LOTS] += lots
+    return lots
+
+
 @kernel(book_kernel, chain, queues, s)
 def fill_by_trade(
     lanes: Lanes,
@@ -239,19 +272,9 @@ def fill_by_trade(
                 account[s.MET_LOTS] += lots
                 fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_PRINT, response, now, engine)
         elif model & s.BY_QUEUE != 0 and lanes.queue[lane, slot, s.SHOWN] >= 0.0:
-            queue, account = lanes.queue[lane, slot], lanes.account[lane]
-            # What an own order before it has had of the trade does not come this far.
-            left = _left_of_trade(account, trade, size)
-            queue[s.FRONT] -= left
-            queue[s.TRADED] += size
-            corrected = lanes.whole[lane, s.QUEUE_CORRECTED]
-            lots = reached(queue[s.FRONT], corrected)
+            lots = _lots_of_queue(lanes, lane, slot, trade, size)
             if lots > 0:
-                queue[s.FRONT] = queue[s.FRONT] + lots if corrected == 1 else 0.0
-                lots = min(lots, left, order[s.LEAVES])
-                if lots > 0:
-                    account[s.MET_LOTS] += lots
-                    fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
+                fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
 
 
 @helper
@@ -320,14 +343,19 @@ def fill_by_touch(
     bid_lots: int,
     best_ask: int,
     ask_lots: int,
+    by_book: bool,
     response: Ints,
     now: int,
     engine: Ints,
 ) -> None:
-    """Let the touch fill the orders that it crosses: all of them, but for what the lane took itself."""
+    """Let the touch, as a book message or a quote tells it, fill the orders that it crosses.
+
+    All of them, but for what the lane took itself.
+    """
     for i in range(engine[s.ACTIVE]):
         lane, slot = lanes.active[i, 0], lanes.active[i, 1]
-        if lanes.model[lane] & s.BY_TOUCH == 0:
+        model = lanes.model[lane]
+        if model & s.BY_TOUCH == 0 or (model & s.BOOK_ALONE != 0 and not by_book):
             continue
         order = lanes.order[lane, slot]
         if order[s.SIDE] == BID:
@@ -348,8 +376,21 @@ def fill_by_touch(
         fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_TOUCH, response, now, engine)
 
 
+@helper
+def _names(columns: Columns, message: int, side: int, price: int) -> bool:
+    """Return whether a message speaks of a level."""
+    if columns.kind[message] != DIFF:
+        return True
+    for row in range(columns.start[message], columns.start[message + 1]):
+        if columns.price[row] == price and columns.side[row] == side:
+            return True
+    return False
+
+
 @kernel(book_kernel, chain, queues, s)
-def move_queues(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None:
+def move_queues(
+    lanes: Lanes, columns: Columns, message: int, levels: Levels, book: Ints, engine: Ints
+) -> None:
     """Let the levels, as a message left them, move orders in their queues."""
     for i in range(engine[s.ACTIVE]):
         lane, slot = lanes.active[i, 0], lanes.active[i, 1]
@@ -363,9 +404,9 @@ def move_queues(lanes: Lanes, levels: Levels, book: Ints, engine: Ints) -> None:
         shown = float(level_size(levels, book, side, price))
         if queue[s.SHOWN] < 0.0:  # told for the first time: of what is there, all may stand before us
             queue[s.FRONT] = shown
-        # A level that the message did not change leaves the trades unexplained: the message
-        # that tells their effect is still to come.
-        elif shown != queue[s.SHOWN]:
+        # A level of which the message does not speak leaves the trades unexplained: the message that
+        # tells their effect is still to come. One that is told as it was has been filled up again.
+        elif shown != queue[s.SHOWN] or (queue[s.TRADED] > 0.0 and _names(columns, message, side, price)):
             queue[s.FRONT] = after_depth(
                 lanes.whole[lane, s.QUEUE_RULE],
                 lanes.real[lane, s.QUEUE_POWER],

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets import chain
-from mmdata.datasets._kernel import ASK, BID, NO_PRICE, VALID, Levels, level_known, level_size, next_best
+from mmdata.datasets._kernel import (
+    ASK,
+    BID,
+    NO_PRICE,
+    VALID,
+    Levels,
+    best,
+    level_known,
+    level_size,
+    next_best,
+)
 from mmdata.datasets.jit import helper, kernel
 from mmdata.replay import fills, queues
 from mmdata.replay import state as s
 from mmdata.replay.fills import fill, note_taken, report, set_clock, untaken
 from mmdata.replay.state import (
     AMEND,
+    BOOK_ALONE,
     BY_CLOCK,
     BY_QUEUE,
     CANCEL,
@@ -40,6 +51,15 @@ def _shown(levels: Levels, book: Ints, engine: Ints, side: int, price: int) -> i
     if not level_known(levels, book, side, price):
         return NOT_TOLD
     return int(level_size(levels, book, side, price))
+
+
+@helper
+def _opposite(lanes: Lanes, lane: int, side: int, levels: Levels, book: Ints, engine: Ints) -> int:
+    """Return the best price that an order of ``side`` meets, as far as the lane's model knows of it."""
+    if lanes.model[lane] & BOOK_ALONE == 0:
+        return int(engine[s.TOUCH + 1 - side])
+    key = best(levels, book, 1 - side)
+    return int(-key if side == BID and key != NO_PRICE else key)
 
 
 @helper
@@ -150,7 +170,8 @@ def _put(
         return s.OWN_ORDER
     order[s.LEAVES] = lots
     order[s.PLACED] = now
-    if order[s.KIND] == MARKET or _crosses(order[s.SIDE], price, engine[s.TOUCH + 1 - order[s.SIDE]]):
+    opposite = _opposite(lanes, lane, order[s.SIDE], levels, book, engine)
+    if order[s.KIND] == MARKET or _crosses(order[s.SIDE], price, opposite):
         if order[s.KIND] == POST_ONLY:
             order[s.LEAVES] = 0
             account[s.REJECTED] += 1
@@ -164,7 +185,10 @@ def _put(
         return s.EXPIRES
     if lanes.model[lane] & BY_QUEUE != 0:
         queue = lanes.queue[lane, slot]
-        queue[s.SHOWN] = float(_shown(levels, book, engine, order[s.SIDE], price))
+        if lanes.model[lane] & BOOK_ALONE != 0:
+            queue[s.SHOWN] = float(level_size(levels, book, order[s.SIDE], price))
+        else:
+            queue[s.SHOWN] = float(_shown(levels, book, engine, order[s.SIDE], price))
         queue[s.FRONT] = max(queue[s.SHOWN], 0.0)
         queue[s.TRADED] = 0.0
     _rest(lanes, lane, slot, now, engine)

@@ -10,6 +10,8 @@ hftbacktest's steps have a known defect, ours (``corrected``) differ, and its ow
 
 * it takes the queue *behind* from the size before the trades, though *front* already is after them, so
   that it is overstated by what traded;
+* of an order that has nothing before and nothing behind it, or a front far below zero, its chance is no
+  number, and the order is put behind all that the level then shows;
 * it rounds what reached the order to whole lots at each trade, up to half a lot too much or too little;
   we keep the fraction for the next trade;
 * a cancellation can carry its front below zero; we stop at zero.
@@ -19,14 +21,14 @@ from __future__ import annotations
 
 import math
 
-from mmdata.datasets.jit import kernel
+from mmdata.datasets.jit import helper, kernel
 
 # Rules for a decrease that no trade explains.
 POWER = 0  # f(back) / (f(back) + f(front)), f(x) = x^n
-LOG = 1  # the same with f(x) = ln(1 + x)
+LOG = 1  # the same with f(x) = ln(1 + n x): hftbacktest counts units, not lots, so that its n is the lot
 POWER2 = 2  # f(back) / f(back + front)
 POWER3 = 3  # 1 - f(front / (front + back))
-LOG2 = 4  # ln(1 + back) / ln(1 + back + front)
+LOG2 = 4  # f(back) / f(back + front), f(x) = ln(1 + n x)
 RISK_AVERSE = 5  # always behind: only trades, and a level smaller than our front, move us
 
 RULES = {
@@ -52,12 +54,45 @@ def behind(rule: int, power: float, front: float, back: float) -> float:
     if rule == POWER:
         return math.pow(back, power) / (math.pow(back, power) + math.pow(front, power))
     if rule == LOG:
-        return math.log1p(back) / (math.log1p(back) + math.log1p(front))
+        return math.log1p(power * back) / (math.log1p(power * back) + math.log1p(power * front))
     if rule == POWER2:
         return math.pow(back, power) / math.pow(back + front, power)
     if rule == POWER3:
         return 1.0 - math.pow(front / (front + back), power)
-    return math.log1p(back) / math.log1p(back + front)
+    return math.log1p(power * back) / math.log1p(power * (back + front))
+
+
+@helper
+def _power(x: float, n: float) -> float:
+    return math.nan if x < 0.0 and math.floor(n) != n else math.pow(x, n)
+
+
+@helper
+def _log(x: float) -> float:
+    return math.log(1.0 + x) if x > -1.0 else math.nan
+
+
+@helper
+def _ratio(one: float, other: float) -> float:
+    """Return a quotient as floats have it, but 1 where it is infinite."""
+    if other != 0.0:
+        return one / other
+    return math.nan if one == 0.0 or one != one else 1.0
+
+
+@helper
+def behind_as_published(rule: int, power: float, front: float, back: float) -> float:
+    """Return what hftbacktest makes of `behind`, whatever its arguments are: NaN where it is no number."""
+    if rule == POWER:
+        return _ratio(_power(back, power), _power(back, power) + _power(front, power))
+    if rule == LOG:
+        return _ratio(_log(power * back), _log(power * back) + _log(power * front))
+    if rule == POWER2:
+        return _ratio(_power(back, power), _power(back + front, power))
+    if rule == POWER3:
+        whole = front + back
+        return 1.0 - _power(front / whole, power) if whole != 0.0 else math.nan
+    return _ratio(_log(power * back), _log(power * (back + front)))
 
 
 @kernel()
@@ -66,7 +101,7 @@ def reached(front: float, corrected: int) -> int:
     if front >= 0.0:
         return 0
     # A sum of fractions may miss a whole lot by its rounding alone.
-    return math.floor(-front + 1e-9) if corrected == 1 else round(-front)
+    return math.floor(-front + (1e-9 if corrected == 1 else 0.5))
 
 
 @kernel()
@@ -80,17 +115,17 @@ def after_depth(
     gone = before - after - traded
     if rule == RISK_AVERSE or gone < 0.0:
         return min(front, after)
-    if corrected == 1:
-        waiting = max(front, 0.0)
-        back = max(before - traded - waiting, 0.0)
-    else:
-        waiting = front
+    if corrected == 0:
         back = before - front
+        chance = behind_as_published(rule, power, front, back)
+        if chance != chance:
+            return after
+        return min(front - (1.0 - chance) * gone + min(back - chance * gone, 0.0), after)
+    waiting = max(front, 0.0)
+    back = max(before - traded - waiting, 0.0)
     chance = behind(rule, power, waiting, back)
     # What would be taken from behind beyond what is there, was taken from before.
-    moved = waiting - (1.0 - chance) * gone + min(back - chance * gone, 0.0)
-    if corrected == 1:
-        moved = max(moved, 0.0)
-        if waiting > front:  # a fraction of a lot has reached us already
-            moved = front
+    moved = max(waiting - (1.0 - chance) * gone + min(back - chance * gone, 0.0), 0.0)
+    if waiting > front:  # a fraction of a lot has reached us already
+        moved = front
     return min(moved, after)

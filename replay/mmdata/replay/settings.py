@@ -113,7 +113,15 @@ SETTINGS: dict[str, Setting] = {
             "power",
             words=tuple(sorted(RULES)),
         ),
-        Setting("queue_power", NUMBER, "", "n of the power rules", 1.0, low=0.01, high=10),
+        Setting(
+            "queue_power",
+            NUMBER,
+            "",
+            "n of the power rules; of the log rules what a lot counts",
+            1.0,
+            low=0.01,
+            high=10,
+        ),
     )
 }
 

@@ -82,6 +82,9 @@ BY_PRINT = 8  # a trade prints at its price, as if nobody stood before it
 BY_QUEUE = 16  # trades at its price that reach it in the queue
 BY_CLOCK = 32  # a Poisson clock
 AS_TAKER = 64  # it crossed on arrival
+# How evidence is read: for comparison with hftbacktest, see `fills.PEERS`.
+BOOK_ALONE = 128  # what stands at the exchange is told by book messages alone
+AT_ONCE = 256  # what reaches it in the queue fills all of it
 
 # Whole-number parameters of a lane.
 QUEUE_RULE, QUEUE_CORRECTED, MOST_LOTS, TICK_STEP, LOT_STEP, LEAST_LOTS, LEAST_NOTIONAL = range(7)
