@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-recorder bench-faults clean crash-test fault-test long-test peer-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-fills bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -31,7 +31,7 @@ real-test: $(STAMP)
 
 # Those who read our exports do so, in an environment of their own. Fails where they or the captures are missing.
 peer-test: $(STAMP) $(PEERS)/.made
-	MMDATA_PEERS=$(PEERS)/bin/python $(BIN)/pytest -q -m real --require-real tests/real/test_export_peers.py
+	MMDATA_PEERS=$(PEERS)/bin/python $(BIN)/pytest -q -m real --require-real tests/real/test_export_peers.py tests/real/test_fill_peers.py
 
 # Builds the image and runs it; as root. Fails where that cannot be done, instead of skipping.
 container-test: $(STAMP)
@@ -73,6 +73,10 @@ bench-datasets: $(STAMP) $(RIVALS)/.made
 
 bench-replay: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.replay
+
+# Fills beside hftbacktest's, one by one; needs the real captures.
+bench-fills: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.fills
 
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder
