@@ -324,10 +324,10 @@ class Comparison:
         return len(self.theirs.fills) - len(self.only_theirs)
 
 
-def compare(own: Outcome, other: Outcome) -> Comparison:
-    """Compare fills, up to where hftbacktest ended with an error if it did."""
+def compare(own: Outcome, other: Outcome, setting: Setting) -> Comparison:
+    """Compare fills, up to the last of which its strategy was told where hftbacktest ended with an error."""
     if other.ended:
-        own = replace(own, fills=own.fills[own.fills[:, 0] < other.at])
+        own = replace(own, fills=own.fills[own.fills[:, 0] <= other.at - setting.response_ns])
     mine, their = ({tuple(row) for row in outcome.fills.tolist()} for outcome in (own, other))
 
     def rows(found: set[tuple[int, ...]]) -> Ints:
@@ -359,7 +359,7 @@ def main() -> None:
                 for queue, power in QUEUES
             ]
             for setting, other in zip(settings, theirs(own, settings, folder), strict=True):
-                rows.append(_row(exchange, own, setting, compare(ours(own, setting), other)))
+                rows.append(_row(exchange, own, setting, compare(ours(own, setting), other, setting)))
     heads = ("orders", "fills", "same", "only ours", "only theirs", "profit")
     say_table(
         "fills", [*words("capture", "exchange", "skew", "queue"), *figures(*heads)], rows, out=console()

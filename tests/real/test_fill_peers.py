@@ -76,7 +76,9 @@ def test_both_are_fed_the_same_at_the_same_times(materials: dict[str, Material],
 def compared(own: Material, settings: list[Setting], folder: Path, python: Path) -> list[Comparison]:
     """Run both with each of the settings."""
     others = theirs(own, settings, folder, python)
-    return [compare(ours(own, setting), other) for setting, other in zip(settings, others, strict=True)]
+    return [
+        compare(ours(own, setting), other, setting) for setting, other in zip(settings, others, strict=True)
+    ]
 
 
 @pytest.mark.real
@@ -277,7 +279,7 @@ def test_a_lot_that_trades_fills_all_of_an_order(script: Script, python: Path, t
 def test_a_post_only_order_rests_across_a_price_that_has_just_traded(
     script: Script, python: Path, tmp_path: Path
 ) -> None:
-    """A seller met a bid at 100; one who then asks 100 post-only... met it: no book message is needed."""
+    """A taker buys at 100, where an ask must have stood: a bid at 100 would meet it, until the book tells."""
     script.diff(5, {100: 0, 99: 10}, {101: 10, 102: 10})
     script.trade(8, "sell", 99, 10)
     script.trade(9, "buy", 100, 4)
