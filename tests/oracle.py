@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from mmdata.datasets._kernel import DIFF
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.market import Market
 from mmdata.replay.clock import Ints, Timeline
@@ -103,9 +104,9 @@ class Queue:
         self.ahead += whole  # the fraction is kept for the next trade
         return whole
 
-    def tell(self, rule: str, n: float, shown: int) -> None:
-        """Take what a message shows at the price; an unchanged level explains no trades."""
-        if shown == self.shown:
+    def tell(self, rule: str, n: float, shown: int, *, named: bool) -> None:
+        """Take what the book shows at the price; a message that does not name it explains no trades."""
+        if shown == self.shown and not named:
             return
         self.ahead = Fraction(shown) if self.shown is None else after_depth(rule, n, self, shown)
         self.shown, self.traded = shown, 0
@@ -383,7 +384,7 @@ class Oracle:
         self._set_touch(best, [self.levels[side].get(_or_none(best[side])) for side in (BID, ASK)], now)
         if self.believes("queue"):
             for order in self.resting:
-                self._move_in_queue(order)
+                self._move_in_queue(order, i)
         # A level that is gone is forgotten, and of another no more was taken than it shows.
         for side in (BID, ASK):
             shown = self.levels[side]
@@ -395,11 +396,19 @@ class Oracle:
         pick = max if side == BID else min
         return pick(self.levels[side], default=None)
 
-    def _move_in_queue(self, order: Order) -> None:
+    def _move_in_queue(self, order: Order, message: int) -> None:
         shown = self._level(order.side, order.price)
         assert order.queue is not None
         if shown is not None:
-            order.queue.tell(self.terms.queue, self.terms.power, shown)
+            named = self._names(message, order.side, order.price)
+            order.queue.tell(self.terms.queue, self.terms.power, shown, named=named)
+
+    def _names(self, message: int, side: int, price: int) -> bool:
+        """Return whether a message speaks of a level: a whole book does of all, those that are gone too."""
+        columns = self.market.columns
+        rows = slice(columns.start[message], columns.start[message + 1])
+        told = zip(columns.side[rows].tolist(), columns.price[rows].tolist(), strict=True)
+        return columns.kind[message] != DIFF or (side, price) in told
 
     def _level(self, side: int, price: int) -> int | None:
         """Return the lots at a price; None beyond the last of a full number of levels."""

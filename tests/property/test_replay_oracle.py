@@ -426,7 +426,7 @@ def test_queue_steps_are_those_of_exact_fractions(
             if number != before:
                 front = after_depth(RULES[rule], power, 1, front, traded, before, float(number))
                 traded, before = 0.0, float(number)
-            queue.tell(rule, power, number)
+            queue.tell(rule, power, number, named=False)
         assert front == pytest.approx(float(queue.ahead), abs=1e-9)
 
 
