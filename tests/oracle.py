@@ -196,8 +196,10 @@ def behind(rule: str, n: float, ahead: Fraction, back: Fraction) -> Fraction:
     if back == 0:
         return Fraction(0)
     if rule in ("log", "log2"):
-        b = math.log(1 + back)
-        return Fraction(b / (b + math.log(1 + ahead)) if rule == "log" else b / math.log(1 + back + ahead))
+        # n is what a lot counts: the rule of the log depends on the unit.
+        size = Fraction(n)
+        b, whole = math.log1p(size * back), math.log1p(size * (back + ahead))
+        return Fraction(b / (b + math.log1p(size * ahead)) if rule == "log" else b / whole)
 
     def f(x: Fraction) -> Fraction:
         return x ** int(n) if n == int(n) else Fraction(float(x) ** n)
