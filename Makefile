@@ -78,6 +78,9 @@ bench-replay: $(STAMP) $(RIVALS)/.made
 bench-fills: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.fills
 
+bench-cold: $(STAMP) $(RIVALS)/.made
+	$(BIN)/python -m benchmarks.cold
+
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder
 

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmdata.datasets.errors import UsageError
+from mmdata.replay.deciding import reached
 from mmdata.replay.desk import Desk
 from mmdata.replay.strategies import Strategy, find_strategy, strategy
 from mmdata.replay.view import View
@@ -71,6 +73,20 @@ def test_slots_memory_and_sight_are_checked() -> None:
     for options in ({"slots": 0}, {"slots": 5000}, {"memory": -1}, {"sees": "all"}):
         with pytest.raises(UsageError, match="expected"):
             strategy(**options)
+
+
+def test_what_a_strategy_reaches_is_told_apart_value_by_value() -> None:
+    def told(**names: object) -> bytes:
+        inner = "def inner(x):\n    return x + C\n"
+        code = f"{inner}def decide(view, desk):\n    return A + B + inner(1) + decide(0, 0)\n"
+        scope: dict[str, Any] = {"__name__": "own", **names}
+        exec(code, scope)
+        return b"|".join(reached(scope["decide"]))
+
+    first = told(A=1, B=2, C=1)
+    assert told(A=1, B=2, C=1) == first
+    for others in ({"C": 2}, {"B": 1}, {"A": 2, "B": 1}, {"A": 1.0}, {"C": (1, 2)}):
+        assert told(**{"A": 1, "B": 2, "C": 1, **others}) != first
 
 
 STRATEGY = """

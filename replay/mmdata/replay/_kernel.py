@@ -114,6 +114,7 @@ def _begin_decision(
         top = tops[seen - 1]
         if top[s.TOP_VALID] == 1 and top[s.TOP_BID] != NO_PRICE and top[s.TOP_ASK] != NO_PRICE:
             decision[s.DECISION_QUOTED] = 1
+            engine[s.QUOTED] += 1
     # While no valid book is seen nothing can be decided: one decision says so, the next is made when
     # something new was seen.
     interval = engine[s.INTERVAL]

@@ -83,15 +83,16 @@ def interpreted_with(function: Decide) -> Advance:
 
 def reached(function: object) -> Iterator[bytes]:
     """Yield all that says what a function does: code and constants, and the values of what it names."""
-    yield from _reached(function, set())
+    yield from _reached(function, {})
 
 
-def _reached(found: object, known: set[int]) -> Iterator[bytes]:
+def _reached(found: object, known: dict[int, int]) -> Iterator[bytes]:
     function = getattr(found, "py_func", found)
-    if id(function) in known:
-        return
-    known.add(id(function))
     if isinstance(function, types.FunctionType):
+        if id(function) in known:  # told already, as the so manyth: functions may call each other
+            yield b"%d" % known[id(function)]
+            return
+        known[id(function)] = len(known)
         yield repr((function.__qualname__, getattr(found, "targetoptions", None))).encode()
         if sys.modules.get(function.__module__) in _ENGINE:
             return  # the engine's sources are in the key already
@@ -117,7 +118,7 @@ def _reached(found: object, known: set[int]) -> Iterator[bytes]:
         yield repr(function).encode()
 
 
-def _of_module(module: types.ModuleType, names: set[str], known: set[int]) -> Iterator[bytes]:
+def _of_module(module: types.ModuleType, names: set[str], known: dict[int, int]) -> Iterator[bytes]:
     """Yield what of a module a function may name; numpy's and numba's own are as their versions."""
     if module.__name__.partition(".")[0] in ("math", "numba", "numpy") or module in _ENGINE:
         return

@@ -145,7 +145,7 @@ class Engine:
     @property
     def quoted(self) -> bool:
         """True when the lanes saw a valid book at least once."""
-        return bool(self.decisions[:, s.DECISION_QUOTED].any())
+        return bool(self.state[s.QUOTED] > 0)
 
     def append(self, feed: Feed) -> None:
         """Take events that act after all before them; what was done with is forgotten."""

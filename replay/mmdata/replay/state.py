@@ -66,7 +66,8 @@ CLOCKS = 35  # 1 when any lane's orders have Poisson clocks
 UNDECIDED = 36  # 1 while lanes are to decide, but the book they see must grow first
 WRONG_LANE = 37  # whose strategy did what none may do
 CALLS = 38  # 1 where strategies are compiled in
-ENGINE_SIZE = 39
+QUOTED = 39  # decisions at which a valid book was seen
+ENGINE_SIZE = 40
 NOT_TOLD = -1
 
 # How latencies are read.
