@@ -17,6 +17,7 @@ import pytest
 from mmdata.datasets._kernel import ASK, BID
 from mmdata.datasets.errors import UsageError
 from mmdata.replay import state as s
+from mmdata.replay.caveats import of_clocks
 from mmdata.replay.desk import (
     Desk,
     amend,
@@ -292,6 +293,8 @@ def test_a_hybrid_is_the_queue_where_trades_explain_its_rate_and_a_clock_where_t
     bare = acted(quiet(), script, "hybrid", A=1000)
     assert [(side, cause) for _, side, _, _, cause in fills(bare)] == [("buy", "clock")]
     assert bare.by_clock == 1
+    assert "1 of 1 fills of hybrid are its clock's" in "".join(of_clocks(bare))
+    assert not [*of_clocks(acted(sketch, script, "hybrid", A=1000))]
     assert fills(bare) != fills(acted(quiet(), script, "hybrid", A=1000, A_explained=990))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mmdata.datasets.market import Market
 from mmdata.datasets.times import iso
 from mmdata.replay.clock import Clock, Timeline
+from mmdata.replay.result import ModelResult
 
 Ints = NDArray[np.int64]
 
@@ -71,6 +72,15 @@ def _of_quotes(market: Market, times: Timeline, begin: int, until: int) -> Itera
         yield (
             f"bbo was recorded in some sessions but not in {names}: there the touch is the last book "
             f"message's"
+        )
+
+
+def of_clocks(found: ModelResult) -> Iterator[str]:
+    """Tell of a hybrid's fills that no trade explains."""
+    if found.by_clock and found.model == "hybrid":
+        yield (
+            f"{found.by_clock} of {found.fills} fills of hybrid are its clock's: they know nothing of the "
+            f"price's next move, so no profit should rest on them"
         )
 
 

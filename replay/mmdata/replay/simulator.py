@@ -20,7 +20,7 @@ from mmdata.datasets.times import Moment, iso, span
 from mmdata.replay import state as s
 from mmdata.replay.attribution import EXACT, attribute
 from mmdata.replay.calibration import BBO, DEPTH, Touches, estimate
-from mmdata.replay.caveats import caveats, trade_holes
+from mmdata.replay.caveats import caveats, of_clocks, trade_holes
 from mmdata.replay.clock import MAPPED, Clock, Timeline, map_clock, proof, recorded, timeline
 from mmdata.replay.engine import Delay, Engine, Lane, Rules, feed_of
 from mmdata.replay.faults import failure, fault
@@ -245,38 +245,40 @@ def run_sets(
     covered = proof(times, traded_from, until).length / (until - traded_from)
     holes = trade_holes(market, mapped, traded_from, until)
     doubts = caveats(market, mapped, times, traded_from, until)
-    return tuple(
-        Result(
-            exchange=market.exchange,
-            symbol=market.symbol,
-            strategy=strategy.name,
-            seed=seed,
-            tick_size=market.tick_size,
-            lot_size=market.lot_size,
-            tick_source=market.tick_source,
-            lot_source=market.lot_source,
-            clock=mapped,
-            start=begin,
-            traded_from=traded_from,
-            end=until,
-            covered=covered,
-            touch=BBO if engine.state[s.QUOTES] > quotes else DEPTH,
-            trade_holes=holes,
-            warnings=doubts,
-            parameters=tuple(parameters.values()),
-            calibration=calibration,
-            last_mid2=int(engine.state[s.MID2]),
-            data=data,
-            hash=run_hash(
-                data, strategy, [begin, until, clock, seed, list(models), _plain(parameters), told_signals]
-            ),
-            models=tuple(
-                _model_result(name, engine, first * len(models) + lane, market, parameters)
-                for lane, name in enumerate(models)
-            ),
+    results = []
+    for first, parameters in enumerate(found):
+        made = [
+            _model_result(name, engine, first * len(models) + lane, market, parameters)
+            for lane, name in enumerate(models)
+        ]
+        told = [begin, until, clock, seed, list(models), _plain(parameters), told_signals]
+        results.append(
+            Result(
+                exchange=market.exchange,
+                symbol=market.symbol,
+                strategy=strategy.name,
+                seed=seed,
+                tick_size=market.tick_size,
+                lot_size=market.lot_size,
+                tick_source=market.tick_source,
+                lot_source=market.lot_source,
+                clock=mapped,
+                start=begin,
+                traded_from=traded_from,
+                end=until,
+                covered=covered,
+                touch=BBO if engine.state[s.QUOTES] > quotes else DEPTH,
+                trade_holes=holes,
+                warnings=(*doubts, *(said for own in made for said in of_clocks(own))),
+                parameters=tuple(parameters.values()),
+                calibration=calibration,
+                last_mid2=int(engine.state[s.MID2]),
+                data=data,
+                hash=run_hash(data, strategy, told),
+                models=tuple(made),
+            )
         )
-        for first, parameters in enumerate(found)
-    )
+    return tuple(results)
 
 
 def _plain(parameters: Mapping[str, Parameter]) -> list[list[str]]:
