@@ -37,8 +37,9 @@ def test_table_names_files_units_and_what_was_done_to_the_clock(tmp_path: Path) 
     import_sources([source], root, source_format="hftbacktest", exchange="binance", symbol="BTCUSDT")
     run = mmdata("export", root, "-f", "hftbacktest", "--out", tmp_path / "npz")
     assert run.returncode == 0, run.stderr
-    # A clear and three levels, nine changes, ten trades.
-    assert run.stdout.split("binance_BTCUSDT_20240808.npz")[1].split()[0] == "23"
+    # A clear and three levels, nine changes, ten trades. All happened at one moment, when the exchange has
+    # the trades first: the thirteen rows of the book stand twice.
+    assert run.stdout.split("binance_BTCUSDT_20240808.npz")[1].split()[0] == "36"
     assert "binance BTCUSDT: tick 0.1, lot 0.25" in run.stdout
     assert "(least latency set to 1 ms)" in run.stdout
     assert mmdata("export", root, "-f", "csv", "--out", tmp_path / "csv", "--quiet").stdout == ""
