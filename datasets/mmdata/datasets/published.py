@@ -22,8 +22,8 @@ from mmdata.datasets.layout import Partition, date_name, first_date, list_parts
 from mmdata.datasets.publish import publish
 from mmdata.datasets.schema import TABLES
 from mmdata.datasets.stretches import Stretch, stretches_of
+from mmdata.datasets.times import DAY_NS
 
-_DAY_NS = 86_400 * 1_000_000_000
 _ATTEMPTS = 5  # at looking at what is being compacted
 
 _Frames = tuple[int, int]
@@ -117,12 +117,12 @@ def by_date(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     """
     stamps = rows["ts_recv"].cast(pa.int64())
     bounds = pc.min_max(stamps).as_py()
-    if bounds["min"] // _DAY_NS == bounds["max"] // _DAY_NS:
+    if bounds["min"] // DAY_NS == bounds["max"] // DAY_NS:
         return [(date_name(bounds["min"]), rows)]
-    days = stamps.to_numpy() // _DAY_NS
+    days = stamps.to_numpy() // DAY_NS
     starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     return [
-        (date_name(int(days[begin]) * _DAY_NS), rows.slice(begin, end - begin))
+        (date_name(int(days[begin]) * DAY_NS), rows.slice(begin, end - begin))
         for begin, end in pairwise(starts)
     ]
 

@@ -15,7 +15,7 @@ NO_TIME = -(2**63)
 NEVER = 2**63 - 1
 """A time behind all others."""
 _NS = 1_000_000_000
-_DAY_NS = 86_400 * _NS
+DAY_NS = 86_400 * _NS
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
 _DURATION = re.compile(r"([0-9.]+(?:e-?[0-9]+)?) ?(ns|us|µs|ms|s|m|min|h|d)?")
 _UNITS = {
@@ -27,7 +27,7 @@ _UNITS = {
     "m": 60 * _NS,
     "min": 60 * _NS,
     "h": 3600 * _NS,
-    "d": _DAY_NS,
+    "d": DAY_NS,
 }
 
 
@@ -49,7 +49,7 @@ def to_ns(value: Moment, *, end: bool = False) -> int:
     if isinstance(value, datetime):
         return _of_datetime(value)
     if isinstance(value, date):
-        return _of_datetime(datetime.combine(value, time())) + (_DAY_NS if end else 0)
+        return _of_datetime(datetime.combine(value, time())) + (DAY_NS if end else 0)
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", value.strip()):
             return to_ns(date.fromisoformat(value.strip()), end=end)

@@ -37,6 +37,7 @@ from mmdata.datasets.formats._kernel import CLEAR, LEVEL, TRADE
 from mmdata.datasets.market import FRAME_BITS, NO_TIME, Grid, Trades, messages, trades_of
 from mmdata.datasets.spans import refuse_two_at_once
 from mmdata.datasets.tape import Piece, Survey, Tape
+from mmdata.datasets.times import DAY_NS
 from mmdata.datasets.version import version
 
 __all__ = ["CLEAR", "LEVEL", "TRADE", "WHOLE", "Flow", "Rows", "open_flow"]
@@ -45,7 +46,6 @@ Ints = NDArray[np.int64]
 
 WHOLE: Final = rows_kernel.SNAPSHOT
 """A row of a whole book; see `Rows.kind`."""
-DAY_NS = 86_400 * 1_000_000_000
 _ROOM = 1 << 18  # rows that the kernel writes at once, at least
 _REMEMBERED = 1 << 20  # trades, for telling one that is told again
 

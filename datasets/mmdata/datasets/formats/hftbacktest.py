@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import BID
 from mmdata.datasets.decimals import to_floats
-from mmdata.datasets.formats.flow import CLEAR, DAY_NS, LEVEL, TRADE, WHOLE, Rows, open_flow
+from mmdata.datasets.formats.flow import CLEAR, LEVEL, TRADE, WHOLE, Rows, open_flow
 from mmdata.datasets.formats.output import Output
 from mmdata.datasets.layout import date_name, encode_symbol
 from mmdata.datasets.market import NO_TIME, Grid
+from mmdata.datasets.times import DAY_NS
 
 Ints = NDArray[np.int64]
 

@@ -26,13 +26,13 @@ from mmdata.datasets.layout import NO_SYMBOL, Partition, date_name
 from mmdata.datasets.locks import symbol_lock
 from mmdata.datasets.published import Published, by_date
 from mmdata.datasets.schema import EXACT_TABLES, NARROW, arrow_schema, exact_columns
+from mmdata.datasets.times import DAY_NS
 
 Grid = dict[str, tuple[str, str]]
 """Tick and lot size by symbol."""
 
 _FLUSH_ROWS = 1 << 20
 _RANK = {"trades": 0, "depth": 1, "snapshots": 2, "bbo": 3}
-_DAY_NS = 86_400 * 1_000_000_000
 _OTHERS = "other symbols"
 _CONN = 0  # a file has no connections: all of it came on one
 
@@ -328,8 +328,8 @@ class _Marks:
 
 def _by_day(times: Ints) -> Iterator[tuple[str, int]]:
     """Yield how many of ``times`` are of each UTC date."""
-    for day, count in zip(*np.unique(times // _DAY_NS, return_counts=True), strict=True):
-        yield date_name(int(day) * _DAY_NS), int(count)
+    for day, count in zip(*np.unique(times // DAY_NS, return_counts=True), strict=True):
+        yield date_name(int(day) * DAY_NS), int(count)
 
 
 def _in_time(streams: Sequence[Iterator[Piece]]) -> Iterator[list[tuple[int, Piece]]]:
