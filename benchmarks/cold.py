@@ -68,10 +68,9 @@ def measure(folder: Path, rows: int, rounds: int) -> tuple[str, list[tuple[str, 
     quoting = f"{HALF_SPREAD},{SKEW},{LOTS},{MOST}"
     theirs = [str(market.tick_size), str(market.lot_size), "vector", quoting, str(own)]
     child = [sys.executable, "-m", "benchmarks.cold", "--child", str(root)]
-    cache = root / ".cache"
     entries: dict[str, tuple[Sequence[str | Path], dict[str, str], Iterable[Path]]] = {
         "ours, Parquet": (child, {"MMDATA_COLUMN_CACHE": "0"}, [root]),
-        "ours, column cache": (child, {}, [root, cache]),
+        "ours, column cache": (child, {}, [root]),  # which is in it
         "hftbacktest, ROI vector, its own file": ([RIVALS_PYTHON, _RIVAL, *theirs], {}, [own]),
     }
     taken: dict[str, list[float]] = {name: [] for name in entries}

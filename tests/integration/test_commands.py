@@ -17,6 +17,7 @@ import pytest
 from mmdata.cli.demo import demo_job
 from mmdata.cli.main import main
 from mmdata.recorder.config import load_job
+from mmdata.replay import simulate, sweep
 from tests.builders import spot_lines
 from tests.integration.conftest import ENVIRONMENT, REPOSITORY, mmdata
 
@@ -139,6 +140,14 @@ def test_the_example_of_the_strategies_page_runs(
     assert (result.strategy, result.parameter("lots").value) == ("join", 100.0)
     assert result.model("l2-queue").fills > 20
     assert "outcome" in capsys.readouterr().out
+
+
+def test_a_sweep_over_the_demo_is_what_each_set_finds_alone(demo: tuple[Path, dict[str, Any], str]) -> None:
+    root, _, _ = demo
+    told: dict[str, Any] = {"exchange": "okx", "symbol": "BTC-USDT", "fills": "poisson,l2-queue", "seed": 3}
+    sets: list[dict[str, object]] = [{"gamma": 0.0001}, {"gamma": 0.01, "max_inventory": 3}]
+    for own, result in zip(sets, sweep(root, sets=sets, **told), strict=True):
+        assert simulate(root, settings=own, **told).to_json_dict() == result.to_json_dict()
 
 
 def test_a_strategy_of_a_file_trades_the_demo(demo: tuple[Path, dict[str, Any], str]) -> None:

@@ -17,7 +17,8 @@ import pytest
 from mmdata.datasets._kernel import ASK, BID
 from mmdata.datasets.errors import UsageError
 from mmdata.replay import state as s
-from mmdata.replay.caveats import of_clocks
+from mmdata.replay.caveats import of_model
+from mmdata.replay.clock import map_clock
 from mmdata.replay.desk import (
     Desk,
     amend,
@@ -34,6 +35,7 @@ from mmdata.replay.desk import (
 )
 from mmdata.replay.result import ModelResult
 from mmdata.replay.settings import parse_settings
+from mmdata.replay.signals import map_signals
 from mmdata.replay.simulator import run
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import IOC, LIMIT, MARKET, POST_ONLY
@@ -41,11 +43,18 @@ from mmdata.replay.strategies import strategy
 from mmdata.replay.view import View, best_bid
 
 MS = 1_000_000
+CLOCK = {"A": 1, "k": 1}
 Act = Callable[[View, Desk], object]
 Script = Mapping[int, Act]
 
 
-def acted(sketch: Sketch, script: Script, model: str = "l2-queue", **settings: Any) -> ModelResult:
+def acted(
+    sketch: Sketch,
+    script: Script,
+    model: str = "l2-queue",
+    signals: tuple[object, object] | None = None,
+    **settings: Any,
+) -> ModelResult:
     """Return what came of a script: what to do at which ms."""
 
     def decide(view: View, desk: Desk) -> None:
@@ -58,7 +67,8 @@ def acted(sketch: Sketch, script: Script, model: str = "l2-queue", **settings: A
         strategy=strategy(slots=4)(decide),
         models=[model],
         start=EPOCH,
-        settings=parse_settings({"A": 1, "k": 1, "interval": "10ms", **settings}),
+        settings=parse_settings({"interval": "10ms", **(CLOCK if model == "hybrid" else {}), **settings}),
+        signals=signals,
         log=True,
     )
     return result.models[0]
@@ -165,6 +175,17 @@ def test_what_the_same_batch_takes_off_does_not_stand_in_the_way() -> None:
     assert outcomes(found) == [("new", "rests"), ("cancel", "cancelled"), ("new", "rests")]
 
 
+def test_an_order_that_takes_from_more_levels_than_are_remembered_is_cut_short_and_told() -> None:
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102 + i: 1 for i in range(70)})
+    sketch.diff(200, {90: 1})
+    found = acted(sketch, {20: send(0, BID, 0, 70, MARKET)})
+    assert len(fills(found)) == s.LEVELS_TAKEN
+    assert found.cut_short == 1
+    (said,) = of_model(found)
+    assert said.startswith("1 orders under l2-queue took less than they could: of no more than 64 levels")
+
+
 # Changes.
 
 
@@ -259,6 +280,8 @@ def test_orders_below_the_least_size_or_notional_are_not_sent() -> None:
     assert acted(quiet(), {20: send(0, BID, 100, 2)}, min_size="3").refused == 1
     assert acted(quiet(), {20: send(0, BID, 100, 2)}, min_notional="201").refused == 1
     assert acted(quiet(), {20: send(0, BID, 100, 2)}, min_notional="200").refused == 0
+    assert acted(quiet(), {20: send(0, BID, 0, 2, MARKET)}, min_size="3").refused == 1
+    assert acted(quiet(), {20: send(0, BID, 0, 2, MARKET)}, min_notional="999").refused == 0
 
 
 def test_takers_pay_the_takers_fee() -> None:
@@ -293,8 +316,8 @@ def test_a_hybrid_is_the_queue_where_trades_explain_its_rate_and_a_clock_where_t
     bare = acted(quiet(), script, "hybrid", A=1000)
     assert [(side, cause) for _, side, _, _, cause in fills(bare)] == [("buy", "clock")]
     assert bare.by_clock == 1
-    assert "1 of 1 fills of hybrid are its clock's" in "".join(of_clocks(bare))
-    assert not [*of_clocks(acted(sketch, script, "hybrid", A=1000))]
+    assert "1 of 1 fills of hybrid are its clock's" in "".join(of_model(bare))
+    assert not [*of_model(acted(sketch, script, "hybrid", A=1000))]
     assert fills(bare) != fills(acted(quiet(), script, "hybrid", A=1000, A_explained=990))
 
 
@@ -325,22 +348,36 @@ def test_signals_are_known_from_their_time_on() -> None:
     def look(view: View, _: Desk) -> None:
         told.append(float(view.signal[0]))
 
-    script = dict.fromkeys((10, 20, 30, 40), look)
-
-    def decide(view: View, desk: Desk) -> None:
-        act = script.get((view.now - EPOCH) // MS)
-        if act is not None:
-            act(view, desk)
-
-    run(
-        quiet().market(),
-        strategy=strategy()(decide),
-        models=["price-cross"],
-        start=EPOCH,
-        settings=parse_settings({"interval": "10ms"}),
-        signals=(np.array([15, 30, 31]) * MS + EPOCH, np.array([1.0, 2.0, 3.0])),
-    )
+    signals = (np.array([15, 30, 31]) * MS + EPOCH, np.array([1.0, 2.0, 3.0]))
+    acted(quiet(), dict.fromkeys((10, 20, 30, 40), look), signals=signals)
     assert str(told) == "[nan, 1.0, 2.0, 3.0]"
+
+
+@pytest.mark.parametrize(
+    ("signals", "sentence"),
+    [
+        (([2, 1], [0.0, 0.0]), "signal 1 is of 1, before 2 of the one before it; expected times that ascend"),
+        (([1, 2], [0.0]), "the signals have 2 times and values of shape (1, 1), expected a value or a row"),
+        (([0.5], [0.0]), "the times of the signals were float64 of shape (1,), expected whole ns"),
+    ],
+)
+def test_signals_that_cannot_be_are_refused(signals: tuple[object, object], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        acted(quiet(), {}, signals=signals)
+    assert sentence in str(caught.value)
+
+
+def test_signals_are_shifted_as_what_the_session_recorded_then() -> None:
+    """Latencies of 1 ms and 5 ms: by the exchange's clock the second session is 4 ms late."""
+    sketch = Sketch()
+    sketch.book(0, {100: 5}, {102: 5}, latency=1)
+    sketch.session()  # in which nothing came
+    sketch.session()
+    sketch.book(100, {100: 5}, {102: 5}, latency=5)
+    market = sketch.market()
+    times = np.array([-1, 50, 200]) * MS + EPOCH
+    found = map_signals(market, map_clock(market), (times, np.zeros(3)))
+    assert ((found.seen - EPOCH) / MS).tolist() == [-1, 50, 196]
 
 
 def test_an_interval_may_be_each_message_seen() -> None:

@@ -25,8 +25,9 @@ from mmdata.replay.desk import quantise
 from mmdata.replay.engine import STREAMS
 from mmdata.replay.result import Result
 from mmdata.replay.settings import parse_settings
-from mmdata.replay.simulator import MODELS, run, simulate
+from mmdata.replay.simulator import MODELS, run, run_sets, simulate
 from mmdata.replay.sketch import EPOCH, Sketch
+from mmdata.replay.strategies import find_strategy
 
 MS = 1_000_000
 SET = {"A": 1, "k": 1, "sigma": 1, "gamma": 0, "order_size": 3, "max_inventory": 10}
@@ -738,6 +739,53 @@ def test_an_order_size_off_the_lot_a_seed_below_zero_and_an_empty_time_are_refus
         simulated(quiet(), seed=-1)
     with pytest.raises(UsageError, match="nothing was recorded between"):
         run(quiet().market(), start=EPOCH + 10**12, settings=parse_settings(SET))
+
+
+def test_many_sets_in_one_pass_are_what_each_is_alone() -> None:
+    rng = np.random.default_rng(3)
+    sketch = quiet()
+    for at in range(20, 5000, 20):
+        price = int(rng.integers(99, 104))
+        sketch.trade(at + 5, "sell" if price < 101 else "buy", price, int(rng.integers(1, 9)))
+        sketch.diff(at + 7, {100: int(rng.integers(1, 9))}, {102: int(rng.integers(1, 9))})
+    market, models = sketch.market(), ("poisson", "l2-queue")
+    rates = ((1, 0), (2, 0.01), (0.7, 0.1))
+    sets = [parse_settings({**SET, "A": 90, "k": k, "gamma": gamma}) for k, gamma in rates]
+    together = run_sets(
+        market,
+        strategy=find_strategy("avellaneda-stoikov"),
+        models=models,
+        sets=[(own, {}) for own in sets],
+        seed=5,
+    )
+    assert len({result.hash for result in together}) == len(sets)
+    for own, result in zip(sets, together, strict=True):
+        alone = run(market, models=models, settings=own, seed=5)
+        assert alone.to_json_dict() == result.to_json_dict()
+        for mine, other in zip(alone.models, result.models, strict=True):
+            assert mine.fills > 20
+            assert mine.columns.fill.tolist() == other.columns.fill.tolist()
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({**SET, "interval": "50ms"}, "setting interval was None in one set and 50000000 in another"),
+        (
+            {key: own for key, own in SET.items() if key != "k"},
+            "setting k is set in one set and estimated",
+        ),
+    ],
+)
+def test_sets_that_one_pass_cannot_trade_are_refused(other: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run_sets(
+            quiet().market(),
+            strategy=find_strategy("avellaneda-stoikov"),
+            models=("poisson",),
+            sets=[(parse_settings(own), {}) for own in (SET, other)],
+        )
+    assert sentence in str(caught.value)
 
 
 COMPARE = """

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba import njit
 
 from mmdata.datasets.errors import UsageError
+from mmdata.datasets.market import Market
 from mmdata.replay.deciding import reached
 from mmdata.replay.desk import Desk
+from mmdata.replay.settings import parse_settings
+from mmdata.replay.simulator import run
+from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.strategies import Strategy, find_strategy, strategy
-from mmdata.replay.view import View
+from mmdata.replay.view import View, depth
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -161,17 +166,60 @@ def test_an_edited_strategy_is_compiled_anew_and_an_unchanged_one_is_not(tmp_pat
     assert ran(tmp_path) == ["95", "107", "1"]
 
 
-def test_a_strategy_that_looks_deeper_than_declared_is_refused() -> None:
-    from mmdata.replay.simulator import run
-    from mmdata.replay.sketch import EPOCH, Sketch
-    from mmdata.replay.view import depth
-
-    def look(view: View, desk: Desk) -> None:
-        depth(view, 0, 2)
-
+def quiet() -> Market:
+    """Return a market in which nothing happens."""
     sketch = Sketch()
     sketch.book(0, {100: 5}, {102: 5})
     sketch.diff(1000, {90: 1})
+    return sketch.market()
+
+
+def test_a_function_of_the_built_in_s_name_is_its_own_strategy() -> None:
+    asked: list[int] = []
+
+    def avellaneda_stoikov(view: View, desk: Desk) -> None:
+        asked.append(view.now)
+
+    result = run(quiet(), strategy=avellaneda_stoikov, models=["price-cross"], start=EPOCH)
+    assert asked
+    assert "gamma" not in {parameter.name for parameter in result.parameters}
+
+
+def test_a_strategy_that_cannot_be_compiled_is_a_sentence() -> None:
+    @strategy(sees="top")
+    @njit()
+    def quote(view: View, desk: Desk) -> None:
+        return view.nowhere  # type: ignore[attr-defined, no-any-return]
+
+    with pytest.raises(UsageError, match=r"strategy quote at its first decision: it fails with TypingError"):
+        run(quiet(), strategy=quote, models=["price-cross"], start=EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("strategy_", "given", "models", "sentence"),
+    [
+        (still, {"gamma": 1}, ["l2-queue"], "setting gamma has no effect on strategy still under l2-queue"),
+        (still, {"A": 1}, ["l2-queue"], "setting A has no effect on strategy still under l2-queue"),
+        (
+            "avellaneda-stoikov",
+            {"A": 1, "k": 1, "sigma": 1, "order_size": 1, "A_explained": 1},
+            ["l2-queue"],
+            "setting A_explained has no effect on strategy avellaneda-stoikov",
+        ),
+    ],
+)
+def test_a_setting_that_nothing_uses_is_refused(
+    strategy_: Any, given: dict[str, object], models: list[str], sentence: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(quiet(), strategy=strategy_, models=models, start=EPOCH, settings=parse_settings(given))
+    assert sentence in str(caught.value)
+
+
+def test_a_strategy_that_looks_deeper_than_declared_is_refused() -> None:
+    def look(view: View, desk: Desk) -> None:
+        depth(view, 0, 2)
+
     acts: Strategy = strategy(sees="top")(look)
     with pytest.raises(UsageError, match="looked deeper than the best prices, expected sees='book'"):
-        run(sketch.market(), strategy=acts, models=["price-cross"], start=EPOCH)
+        run(quiet(), strategy=acts, models=["price-cross"], start=EPOCH)

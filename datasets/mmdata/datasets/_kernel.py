@@ -104,6 +104,12 @@ def new_levels(capacity: int) -> Levels:
     )
 
 
+def grown(levels: Levels) -> Levels:
+    """Return the same book with twice the room outside the window."""
+    keys, sizes = (np.concatenate((row, np.zeros_like(row)), axis=1) for row in (levels.keys, levels.sizes))
+    return levels._replace(keys=keys, sizes=sizes)
+
+
 def new_state(rule: int, max_depth: int, unit: int) -> Ints:
     """Return the state of an empty book. ``unit``: what prices are multiples of; 0 where nobody knows."""
     state = np.zeros(STATE_SIZE, np.int64)

@@ -16,6 +16,7 @@ from mmdata.datasets._kernel import (
     VALID,
     Columns,
     count_levels,
+    grown,
     list_levels,
     new_levels,
     new_state,
@@ -86,8 +87,7 @@ class Book:
 
     def grow(self) -> None:
         """Double the room for levels, after a kernel said FULL."""
-        keys, sizes = (np.concatenate((row, np.zeros_like(row)), axis=1) for row in self.arrays[:2])
-        self.arrays = self.arrays._replace(keys=keys, sizes=sizes)
+        self.arrays = grown(self.arrays)
         self.state[FULL] = 0
 
     def bids(self, depth: int | None = None) -> list[tuple[int, int]]:

@@ -185,21 +185,11 @@ def advance(world: World, until: int) -> int:
                 return s.DECIDE
             seen_at = world.decisions[engine[s.DECISIONS] - 1, s.DECISION_TIME]
             for lane in range(len(lanes.model)):
-                view = View(
-                    seen_at,
-                    world.tops[engine[s.SEEN] - 1],
-                    world.seen_levels,
-                    world.seen_book,
-                    world.signal[engine[s.NEXT_SIGNAL]],
-                    lanes.parameter[lane],
-                    lanes.memory[lane],
-                    lanes.account[lane],
-                )
                 own = desk_of(lanes, lane, seen_at, world.wire.order, engine)
                 if lanes.account[lane, s.REPORTS] > 0:
                     hear(own)
                 sent = lanes.account[lane, s.SENT_COUNT]
-                decide(view, own)
+                decide(view_of(world, lane), own)
                 did = lanes.account[lane, s.SENT_COUNT] != sent or lanes.account[lane, s.WRONG] != 0
                 if did and not check(own):
                     engine[s.WRONG_LANE] = lane

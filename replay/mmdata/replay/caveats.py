@@ -11,6 +11,7 @@ from mmdata.datasets.market import Market
 from mmdata.datasets.times import iso
 from mmdata.replay.clock import Clock, Timeline
 from mmdata.replay.result import ModelResult
+from mmdata.replay.state import LEVELS_TAKEN
 
 Ints = NDArray[np.int64]
 
@@ -75,8 +76,13 @@ def _of_quotes(market: Market, times: Timeline, begin: int, until: int) -> Itera
         )
 
 
-def of_clocks(found: ModelResult) -> Iterator[str]:
-    """Tell of a hybrid's fills that no trade explains."""
+def of_model(found: ModelResult) -> Iterator[str]:
+    """Tell of fills that no trade explains, and of those that are missing."""
+    if found.cut_short:
+        yield (
+            f"{found.cut_short} orders under {found.model} took less than they could: of no more than "
+            f"{LEVELS_TAKEN} levels a side it is remembered that they were taken"
+        )
     if found.by_clock and found.model == "hybrid":
         yield (
             f"{found.by_clock} of {found.fills} fills of hybrid are its clock's: they know nothing of the "

@@ -23,11 +23,10 @@ from mmdata.datasets.jit import compile_cached, source_digest
 from mmdata.replay import _kernel, desk, fills, matching, queues, view
 from mmdata.replay import state as s
 from mmdata.replay._kernel import view_of
-from mmdata.replay.desk import Desk, check, desk_of, hear
+from mmdata.replay.desk import check, desk_of, hear
 from mmdata.replay.state import World
-from mmdata.replay.view import View
+from mmdata.replay.strategies import Decide
 
-Decide = Callable[[View, Desk], object]
 Advance = Callable[[World, int], int]
 
 _ENGINE = (book_kernel, chain, _kernel, desk, fills, matching, queues, s, view)

@@ -23,24 +23,6 @@ from mmdata.replay.state import LIMIT as LIMIT
 from mmdata.replay.state import MARKET as MARKET
 from mmdata.replay.state import POST_ONLY as POST_ONLY
 
-__all__ = [
-    *("ASK", "BID", "IOC", "LIMIT", "MARKET", "POST_ONLY", "Desk"),
-    *(
-        "amend",
-        "cancel",
-        "check",
-        "desk_of",
-        "free_slot",
-        "hear",
-        "inventory",
-        "is_busy",
-        "is_free",
-        "keep",
-        "lot",
-    ),
-    *("most", "open_size", "order_price", "order_side", "order_size", "place", "quantise", "replace", "tick"),
-]
-
 _WHOLE_FLOATS = 2.0**53
 
 
@@ -180,14 +162,17 @@ def _sound(desk: Desk, slot: int, price: float, lots: float) -> bool:
 
 
 @helper
-def _allowed(desk: Desk, slot: int, side: int, price: int, lots: int) -> bool:
-    """Return whether an order may be sent: within the position limit, not below the least that is taken."""
+def _allowed(desk: Desk, slot: int, side: int, kind: int, price: int, lots: int) -> bool:
+    """Return whether an order may be sent: within the position limit, not below the least that is taken.
+
+    What a market order will be worth is not known before it is there.
+    """
     whole = desk.whole
     held = inventory(desk) if side == BID else -inventory(desk)
     if (
         held + open_size(desk, side, slot) + lots > whole[s.MOST_LOTS]
         or lots < whole[s.LEAST_LOTS]
-        or price * lots < whole[s.LEAST_NOTIONAL]
+        or (kind != MARKET and price * lots < whole[s.LEAST_NOTIONAL])
     ):
         desk.account[s.REFUSED] += 1
         return False
@@ -247,12 +232,7 @@ def place(desk: Desk, slot: int, side: int, price: float, lots: float, kind: int
         price = 0
     if not is_free(desk, slot) or not _sound(desk, slot, price, lots):
         return False
-    if kind == MARKET:
-        held = inventory(desk) if side == BID else -inventory(desk)
-        if held + open_size(desk, side, slot) + lots > most(desk):
-            desk.account[s.REFUSED] += 1
-            return False
-    elif not _allowed(desk, slot, side, int(price), int(lots)):
+    if not _allowed(desk, slot, side, kind, int(price), int(lots)):
         return False
     account, order = desk.account, desk.order[slot]
     account[s.NUMBERS] += 1
@@ -269,14 +249,18 @@ def place(desk: Desk, slot: int, side: int, price: float, lots: float, kind: int
 
 
 @helper
+def _may_change(desk: Desk, slot: int) -> bool:
+    """Return whether a slot has an order of which no answer is awaited."""
+    return _has_slot(desk, slot) and not is_free(desk, slot) and not is_busy(desk, slot)
+
+
+@helper
 def _change(desk: Desk, slot: int, action: int, price: float, lots: float) -> bool:
     """Send a change of a slot's order; False where it was not sent."""
-    if not _has_slot(desk, slot) or is_free(desk, slot) or is_busy(desk, slot):
+    if not _may_change(desk, slot) or not _sound(desk, slot, price, lots):
         return False
-    if not _sound(desk, slot, price, lots):
-        return False
-    side = order_side(desk, slot)
-    if not _allowed(desk, slot, side, int(price), int(lots)):
+    kind = desk.order[slot, s.KIND]
+    if not _allowed(desk, slot, order_side(desk, slot), kind, int(price), int(lots)):
         return False
     return _send(desk, slot, action, int(price), int(lots))
 
@@ -302,7 +286,7 @@ def replace(desk: Desk, slot: int, price: float, lots: float) -> bool:
 @kernel(fills, s)
 def cancel(desk: Desk, slot: int) -> bool:
     """Send a cancellation; False where it was not sent."""
-    if not _has_slot(desk, slot) or is_free(desk, slot) or is_busy(desk, slot):
+    if not _may_change(desk, slot):
         return False
     return _send(desk, slot, CANCEL, desk.order[slot, s.KNOWN_PRICE], 0)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets import _kernel as book_kernel
-from mmdata.datasets._kernel import NO_PRICE, Columns, Levels, new_levels, new_state
+from mmdata.datasets._kernel import NO_PRICE, Columns, grown, new_levels, new_state
 from mmdata.datasets.chain import ChainRule
 from mmdata.datasets.market import Market, cut_columns
 from mmdata.replay import state as s
@@ -46,6 +46,7 @@ class Rules:
     least_notional: int = 0
     """Ticks times lots."""
     queue_rule: int = 0
+    """One of `mmdata.replay.queues.RULES`."""
     queue_corrected: int = 1
     """0: hftbacktest's own steps, with their known defects."""
 
@@ -55,13 +56,19 @@ class Lane:
     """A strategy's parameters, and the fill model that its orders meet."""
 
     model: str
+    """Of `mmdata.replay.fills.MODELS`, or `PEERS`."""
     parameters: tuple[float, ...]
+    """In the order of `Strategy.parameters`."""
     rules: Rules
     intensity: float = 0.0
+    """Of the Poisson clock, A in 1 / s."""
     decay: float = 1.0
+    """k in 1 / tick."""
     explained_intensity: float = 0.0
+    """What trades explain of the rate of a hybrid's clock; units as above."""
     explained_decay: float = 1.0
     queue_power: float = 1.0
+    """n of the queue's rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,29 +157,11 @@ class Engine:
     def append(self, feed: Feed) -> None:
         """Take events that act after all before them; what was done with is forgotten."""
         world, state = self.world, self.state
-        old = world.feed
         first = self._first_needed()
-        trade, quote = state[s.NEXT_TRADE], state[s.NEXT_QUOTE]
-        columns = _joined(cut_columns(old.columns, first, len(old.acts)), feed.columns)
-
-        def join(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
-            return np.concatenate((before, after)) if len(before) else after
-
+        left = (slice(first, None), slice(state[s.NEXT_TRADE], None), slice(state[s.NEXT_QUOTE], None))
+        tops = np.zeros((len(feed.acts), s.TOP_SIZE), np.int64)
         self.world = world._replace(
-            feed=Feed(
-                columns,
-                join(old.acts[first:], feed.acts),
-                join(old.seen[first:], feed.seen),
-                join(old.trade_acts[trade:], feed.trade_acts),
-                join(old.trade_side[trade:], feed.trade_side),
-                join(old.trade_price[trade:], feed.trade_price),
-                join(old.trade_size[trade:], feed.trade_size),
-                join(old.quote_acts[quote:], feed.quote_acts),
-                join(old.quote_id[quote:], feed.quote_id),
-                join(old.quote_price[quote:], feed.quote_price),
-                join(old.quote_size[quote:], feed.quote_size),
-            ),
-            tops=join(world.tops[first:], np.zeros((len(feed.acts), s.TOP_SIZE), np.int64)),
+            feed=_joined(_cut(world.feed, *left), feed), tops=_behind(world.tops[first:], tops)
         )
         state[[s.NEXT_MESSAGE, s.SEEN, s.LOOKED]] -= first
         state[s.LOOKED] = max(state[s.LOOKED], 0)
@@ -232,10 +221,8 @@ class Engine:
             for lane in lanes
         ]
         seated = _lanes(lanes, strategy.slots, strategy.memory)
-        wires = [np.random.SeedSequence(seed, spawn_key=(_WIRES,))] * len(lanes)
-        seated.account[:, s.RANDOM] = [
-            1 + int(own.generate_state(1)[0]) % (RANDOM_MODULUS - 1) for own in wires
-        ]
+        drawn = np.random.SeedSequence(seed, spawn_key=(_WIRES,)).generate_state(1)
+        seated.account[:, s.RANDOM] = 1 + int(drawn[0]) % (RANDOM_MODULUS - 1)
         state[s.INTERVAL] = interval
         state[s.CLOCKS] = int(any(_EVIDENCE[lane.model] & s.BY_CLOCK for lane in lanes))
         state[s.LOGS] = int(log)
@@ -254,9 +241,9 @@ class Engine:
                 seen_book=new_state(self.chain.rule, self.chain.max_depth, 1),
             )
         self._make_room(room)
-        order_of = self.world.lanes
-        order_of.queue[:, :, s.WAIT] = order_of.draw[:, : strategy.slots]
-        order_of.account[:, s.DRAWS] = strategy.slots
+        seated = self.world.lanes  # with room
+        seated.queue[:, :, s.WAIT] = seated.draw[:, : strategy.slots]
+        seated.account[:, s.DRAWS] = strategy.slots
 
     def decide_from(self, begin: int, room: int = _FIRST_CAPACITY) -> None:
         """Let the lanes decide at ``begin`` and then at each interval, while a valid book is seen."""
@@ -278,10 +265,10 @@ class Engine:
     def _grow(self, stopped: int) -> None:
         world = self.world
         if stopped == s.BOOK_FULL:
-            self.world = world._replace(levels=_grown(world.levels))
+            self.world = world._replace(levels=grown(world.levels))
             world.book[book_kernel.FULL] = 0
         elif stopped == s.SEEN_FULL:
-            self.world = world._replace(seen_levels=_grown(world.seen_levels))
+            self.world = world._replace(seen_levels=grown(world.seen_levels))
             world.seen_book[book_kernel.FULL] = 0
         elif stopped == s.ROOM_FULL:
             self._make_room(world.lanes.fill.shape[1])
@@ -339,22 +326,17 @@ def feed_of(market: Market, times: Timeline) -> Feed:
 
 def cut_feed(feed: Feed, begin: int, end: int) -> Feed:
     """Return what acts in ``[begin, end)``, ns."""
-    m, n = np.searchsorted(feed.acts, (begin, end))
-    t, u = np.searchsorted(feed.trade_acts, (begin, end))
-    q, r = np.searchsorted(feed.quote_acts, (begin, end))
-    return Feed(
-        cut_columns(feed.columns, int(m), int(n)),
-        feed.acts[m:n],
-        feed.seen[m:n],
-        feed.trade_acts[t:u],
-        feed.trade_side[t:u],
-        feed.trade_price[t:u],
-        feed.trade_size[t:u],
-        feed.quote_acts[q:r],
-        feed.quote_id[q:r],
-        feed.quote_price[q:r],
-        feed.quote_size[q:r],
-    )
+    times = (feed.acts, feed.trade_acts, feed.quote_acts)
+    return _cut(feed, *(slice(*map(int, np.searchsorted(own, (begin, end)))) for own in times))
+
+
+def _cut(feed: Feed, messages: slice, trades: slice, quotes: slice) -> Feed:
+    first, last, _ = messages.indices(len(feed.acts))
+    kept: dict[str, Any] = {"columns": cut_columns(feed.columns, first, last)}
+    for name in Feed._fields[1:]:
+        of = trades if name.startswith("trade_") else quotes if name.startswith("quote_") else messages
+        kept[name] = getattr(feed, name)[of]
+    return Feed(**kept)
 
 
 def _no_feed() -> Feed:
@@ -373,17 +355,20 @@ def _no_feed() -> Feed:
     return Feed(columns, none, none, none, np.empty(0, np.int8), none, none, none, none, pairs, pairs)
 
 
-def _joined(before: Columns, after: Columns) -> Columns:
-    if not len(before.kind):
-        return after
-    start = np.concatenate((before.start, after.start[1:] + before.start[-1]))
-    pairs: Any = zip(before, after, strict=True)
-    return Columns(*map(np.concatenate, pairs))._replace(start=start)
+def _joined(before: Feed, after: Feed) -> Feed:
+    columns = after.columns
+    if len(before.acts):
+        first = before.columns
+        pairs: Any = zip(first, columns, strict=True)
+        start = np.concatenate((first.start, columns.start[1:] + first.start[-1]))
+        columns = Columns(*map(np.concatenate, pairs))._replace(start=start)
+    rest: Any = zip(before[1:], after[1:], strict=True)
+    return Feed(columns, *(_behind(*pair) for pair in rest))
 
 
-def _grown(levels: Levels) -> Levels:
-    keys, sizes = (np.concatenate((row, np.zeros_like(row)), axis=1) for row in levels[:2])
-    return levels._replace(keys=keys, sizes=sizes)
+def _behind(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Return ``after`` behind ``before``; what nothing is before is not copied."""
+    return np.concatenate((before, after)) if len(before) else after
 
 
 def _lanes(lanes: Sequence[Lane], slots: int, memory: int) -> Lanes:
@@ -391,29 +376,20 @@ def _lanes(lanes: Sequence[Lane], slots: int, memory: int) -> Lanes:
     order = np.zeros((count, slots, s.ORDER_SIZE), np.int64)
     order[:, :, [s.ARRIVES, s.DUE]] = s.NEVER
     order[:, :, s.SENT_AT] = -s.NEVER
-    whole = [
-        (
-            lane.rules.queue_rule,
-            lane.rules.queue_corrected,
-            lane.rules.most_lots,
-            lane.rules.tick_step,
-            lane.rules.lot_step,
-            lane.rules.least_lots,
-            lane.rules.least_notional,
-        )
-        for lane in lanes
-    ]
-    real = [
-        (
-            *(lane.intensity, lane.decay, lane.explained_intensity, lane.explained_decay, lane.queue_power),
-            *(0.0, 0.0),
-        )
-        for lane in lanes
-    ]
+    whole = np.zeros((count, s.WHOLE_SIZE), np.int64)
+    real = np.zeros((count, s.REAL_SIZE), np.float64)
+    for i, lane in enumerate(lanes):
+        rules = lane.rules
+        whole[i, [s.QUEUE_RULE, s.QUEUE_CORRECTED]] = rules.queue_rule, rules.queue_corrected
+        whole[i, [s.MOST_LOTS, s.TICK_STEP, s.LOT_STEP]] = rules.most_lots, rules.tick_step, rules.lot_step
+        whole[i, [s.LEAST_LOTS, s.LEAST_NOTIONAL]] = rules.least_lots, rules.least_notional
+        real[i, [s.INTENSITY, s.DECAY]] = lane.intensity, lane.decay
+        real[i, [s.EXPLAINED_INTENSITY, s.EXPLAINED_DECAY]] = lane.explained_intensity, lane.explained_decay
+        real[i, s.QUEUE_POWER] = lane.queue_power
     return Lanes(
         model=np.array([_EVIDENCE[lane.model] for lane in lanes], np.int64),
-        whole=np.array(whole, np.int64).reshape(count, s.WHOLE_SIZE),
-        real=np.array(real, np.float64).reshape(count, s.REAL_SIZE),
+        whole=whole,
+        real=real,
         parameter=np.array([lane.parameters for lane in lanes], np.float64).reshape(
             count, len(lanes[0].parameters) if lanes else 0
         ),

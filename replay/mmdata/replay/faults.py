@@ -8,10 +8,9 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.times import iso
 from mmdata.replay import state as s
 from mmdata.replay.engine import Engine
-from mmdata.replay.strategies import Strategy
 
 
-def fault(engine: Engine, strategy: Strategy, models: Sequence[str]) -> UsageError:
+def fault(engine: Engine, models: Sequence[str]) -> UsageError:
     """Return the sentence about what the strategy of one of the lanes did; ``models`` a lane."""
     lanes, lane = engine.world.lanes, int(engine.state[s.WRONG_LANE])
     account, real, whole = lanes.account[lane], lanes.real[lane], lanes.whole[lane]
@@ -29,17 +28,17 @@ def fault(engine: Engine, strategy: Strategy, models: Sequence[str]) -> UsageErr
         s.NO_KIND: f"sent side {price:g} of kind {lots:g}, expected BID or ASK and a kind of order",
     }
     return UsageError(
-        f"strategy {strategy.name} under {models[lane]} at {_moment(engine)}: it "
+        f"strategy {engine.strategy.name} under {models[lane]} at {_moment(engine)}: it "
         f"{says[int(account[s.WRONG])]}; the run ends here, without a result"
     )
 
 
-def failure(engine: Engine, strategy: Strategy, error: Exception) -> UsageError:
+def failure(engine: Engine, error: Exception) -> UsageError:
     """Return the sentence about an exception that a strategy raised, or met while it was compiled."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = " ".join(lines[:3])[:400]
     return UsageError(
-        f"strategy {strategy.name} at {_moment(engine)}: it fails with {type(error).__name__}"
+        f"strategy {engine.strategy.name} at {_moment(engine)}: it fails with {type(error).__name__}"
         f"{f': {reason}' if reason else ''}; the run ends here, without a result"
     )
 

@@ -16,12 +16,12 @@ from mmdata.datasets.certificate.store import read_certificate
 from mmdata.datasets.jit import source_digest
 from mmdata.datasets.layout import date_name, list_parts
 from mmdata.datasets.stores import root_of
+from mmdata.datasets.times import DAY_NS
 from mmdata.replay.deciding import reached
 from mmdata.replay.strategies import Strategy
 
 UNCERTIFIED = "uncertified"
 _STANDS_ON = (book_kernel, chain, clocks, grid, loading, market)
-_A_DAY = 86_400_000_000_000
 
 
 def certified(
@@ -32,8 +32,8 @@ def certified(
     A day without a certificate is `UNCERTIFIED`. The recorder's clock names days; no clock is a day wrong.
     """
     place = root_of(root)
-    first = "" if start is None else date_name(max(start - _A_DAY, 0))
-    last = "9999" if end is None else date_name(end + _A_DAY)
+    first = "" if start is None else date_name(max(start - DAY_NS, 0))
+    last = "9999" if end is None else date_name(end + DAY_NS)
     dates = {
         part.partition.date
         for table in ("depth", "trades")

@@ -203,7 +203,6 @@ def _take_off(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> Non
         engine[s.STALE] = 1
     order[s.STATUS] = GONE
     order[s.LEAVES] = 0
-    order[s.DUE] = NEVER
     if lanes.model[lane] & BY_CLOCK != 0:
         set_clock(lanes, lane, slot, now, engine)
 
@@ -271,7 +270,7 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
             if order[s.NUMBER] == 0:
                 continue
             if order[s.STATUS] == RESTING:
-                lanes.account[lane, s.WITHDRAWN] += 1
+                account[s.WITHDRAWN] += 1
             if order[s.ARRIVES] != NEVER and engine[s.LOGS] == 1:
                 lanes.log[lane, order[s.LOG_ROW], s.LOG_OUTCOME] = s.AT_A_HOLE
             _take_off(lanes, lane, slot, now, engine)

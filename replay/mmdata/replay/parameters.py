@@ -16,7 +16,7 @@ from mmdata.replay.fills import MODELS
 from mmdata.replay.fitness import Steps
 from mmdata.replay.result import Parameter, joined
 from mmdata.replay.settings import DURATION, SETTINGS, Value
-from mmdata.replay.strategies import BUILT_IN, Strategy
+from mmdata.replay.strategies import Strategy
 
 # The model's own inventory stays within three standard deviations of the most that may be held.
 _DEVIATIONS_HELD = 3
@@ -33,10 +33,11 @@ def find_parameters(
 ) -> dict[str, Parameter]:
     """Return every parameter of the run, by name: set, default, estimated or derived.
 
-    ``own`` are a strategy's own; the built-in's follow from the settings.
+    UsageError: something is set that nothing of the run uses.
+
+    ``own`` are the strategy's own; the built-in has none, what it uses follows from the settings.
     """
     found: dict[str, Parameter] = {}
-    built_in = strategy.name in BUILT_IN
     clocked = any(MODELS[model] & s.BY_CLOCK for model in models)
 
     def take(name: str, estimated: Estimate | None = None, against: str = "") -> None:
@@ -57,22 +58,27 @@ def find_parameters(
 
     intensity = None if calibration is None else calibration.intensity
     against = "" if calibration is None else _touch_of(calibration)
-    if built_in or clocked:
+    if strategy.built_in or clocked:
         take("A", None if intensity is None else intensity.a, against)
         take("k", None if intensity is None else intensity.k, against)
     if any(MODELS[model] & s.BY_CLOCK and MODELS[model] & s.BY_QUEUE for model in models):
         _explained(market, given, found, take)
     for setting in strategy.parameters:
-        if not built_in:
-            source = "set" if own[setting.name] != setting.default else "default"
-            found[setting.name] = Parameter(setting.name, own[setting.name], setting.unit, source)
-    if built_in:
+        source = "set" if own[setting.name] != setting.default else "default"
+        found[setting.name] = Parameter(setting.name, own[setting.name], setting.unit, source)
+    if strategy.built_in:
         _quoting(market, steps, given, calibration, found, take)
     for name in (
         *("max_position", "min_size", "min_notional", "interval", "base_latency", "order_latency"),
         *("response_latency", "maker_fee", "taker_fee", "queue", "queue_power"),
     ):
         take(name)
+    for name in given:
+        if name not in found:
+            raise UsageError(
+                f"setting {name} has no effect on strategy {strategy.name} under {joined(models)}; "
+                f"expected one that has: {joined([own for own in found if own in SETTINGS])}"
+            )
     return found
 
 

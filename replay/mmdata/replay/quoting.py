@@ -9,11 +9,10 @@ from mmdata.replay import fills
 from mmdata.replay import state as s
 from mmdata.replay import view as views
 from mmdata.replay.desk import Desk, inventory, keep, most, quantise, tick
-from mmdata.replay.settings import NUMBER, Setting
 from mmdata.replay.strategies import TOP, Strategy
 from mmdata.replay.view import View, best_ask, best_bid, mid
 
-HALF_SPREAD, SKEW, ORDER_LOTS = 0, 1, 2
+HALF_SPREAD, SKEW, ORDER_LOTS = 0, 1, 2  # of `View.parameter`
 
 
 @kernel(desks, fills, s, views)
@@ -36,11 +35,7 @@ def avellaneda_stoikov(view: View, desk: Desk) -> None:
 AVELLANEDA_STOIKOV = Strategy(
     "avellaneda-stoikov",
     avellaneda_stoikov,
-    (
-        Setting("half_spread", NUMBER, "tick", "half the spread", None, 0, 2**40),
-        Setting("skew", NUMBER, "tick/order", "shift an order held", None, 0, 2**40),
-        Setting("order_lots", NUMBER, "lot", "lots of an order", None, 1, 2**53),
-    ),
     sees=TOP,
+    built_in=True,
 )
-"""Half spread, skew and order size follow from A, k, sigma and gamma: see `simulator`."""
+"""Half spread (ticks), skew (ticks an order held) and lots of an order follow from settings: `parameters`."""

@@ -115,6 +115,8 @@ class ModelResult:
     """Not sent: beyond the position limit, or below the least size or notional."""
     by_clock: int
     """Fills by a Poisson clock: they know nothing of the price's next move."""
+    cut_short: int
+    """Orders that took less than they could: no more levels are remembered as taken."""
     columns: Columns = field(repr=False)
 
     def fill_frame(self) -> pl.DataFrame:
@@ -446,6 +448,7 @@ def _model_json(model: ModelResult) -> dict[str, Any]:
         "self_trades": model.self_trades,
         "refused": model.refused,
         "by_clock": model.by_clock,
+        "cut_short": model.cut_short,
     }
 
 

@@ -8,6 +8,7 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import NO_TIME, Market
 from mmdata.replay.clock import Clock
 from mmdata.replay.engine import Signals
+from mmdata.replay.state import Ints
 
 
 def map_signals(market: Market, clock: Clock, given: tuple[object, object] | None) -> Signals:
@@ -41,15 +42,16 @@ def map_signals(market: Market, clock: Clock, given: tuple[object, object] | Non
             f"signal {at + 1} is of {times[at + 1]}, before {times[at]} of the one before it; expected times "
             f"that ascend"
         )
-    session = market.session_of(market.order)
+    return Signals(np.maximum.accumulate(times + _shifts(market, clock, times)), np.ascontiguousarray(rows))
+
+
+def _shifts(market: Market, clock: Clock, times: Ints) -> Ints:
+    """Return the shift, ns, of the last session begun at each of ``times``; before all, the first one's."""
     timed = market.ts_recv != NO_TIME
-    begins = np.array(
-        [
-            market.ts_recv[timed & (session == own)].min(initial=np.iinfo(np.int64).max)
-            for own in range(len(market.sessions))
-        ]
-    )
-    shifts = np.array([own.shift_ns for own in clock.sessions], np.int64)
-    own = np.maximum(np.searchsorted(np.maximum.accumulate(begins), times, side="right") - 1, 0)
-    mapped = times + shifts[own] if len(shifts) else times
-    return Signals(np.maximum.accumulate(mapped), np.ascontiguousarray(rows))
+    session, first = np.unique(market.session_of(market.order[timed]), return_index=True)
+    if not len(session):
+        return np.zeros(len(times), np.int64)
+    begins = np.maximum.accumulate(market.ts_recv[timed][first])
+    shifts = np.array([clock.sessions[own].shift_ns for own in session], np.int64)
+    own: Ints = shifts[np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)]
+    return own

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,11 @@ from mmdata.datasets._kernel import REPLACE, SPLICE
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.loading import load_market
 from mmdata.datasets.market import Market
-from mmdata.datasets.times import Moment, iso, span
+from mmdata.datasets.times import DAY_NS, Moment, iso, span
 from mmdata.replay import state as s
 from mmdata.replay.attribution import EXACT, attribute
-from mmdata.replay.calibration import BBO, DEPTH, Touches, estimate
-from mmdata.replay.caveats import caveats, of_clocks, trade_holes
+from mmdata.replay.calibration import BBO, DEPTH, Calibration, Touches, estimate
+from mmdata.replay.caveats import caveats, of_model, trade_holes
 from mmdata.replay.clock import MAPPED, Clock, Timeline, map_clock, proof, recorded, timeline
 from mmdata.replay.engine import Delay, Engine, Lane, Rules, feed_of
 from mmdata.replay.faults import failure, fault
@@ -32,21 +32,19 @@ from mmdata.replay.queues import RULES
 from mmdata.replay.result import Columns, ModelResult, Parameter, Result, joined
 from mmdata.replay.settings import FEED, MESSAGE, Value, parse_settings, suggestion
 from mmdata.replay.signals import map_signals
-from mmdata.replay.strategies import Strategy, find_strategy
-
-if TYPE_CHECKING:
-    from mmdata.replay.desk import Desk
-    from mmdata.replay.view import View
+from mmdata.replay.strategies import Decide, Strategy, find_strategy
 
 __all__ = ["DEFAULT_MODELS", "MODELS", "run", "run_sets", "simulate", "sweep"]
 
 Ints = NDArray[np.int64]
-AnyStrategy = str | Strategy | Callable[["View", "Desk"], object]
+AnyStrategy = str | Strategy | Decide
 
 DEFAULT_MODELS = ("price-cross", "trade-through", "poisson", "l2-queue")
 _AVELLANEDA_STOIKOV = "avellaneda-stoikov"
+_SHARED = ("base_latency", "interval", "order_latency", "response_latency")
+"""Settings of which one pass has one value."""
+_ESTIMATED = ("A", "k", "sigma", "order_size")
 _CALIBRATION_SHARE = 10  # of the time: the first tenth
-_A_DAY = 86_400_000_000_000
 # Lots times ticks of a position stay within 64 bits, and so does all that is ever filled.
 _MOST_LOTS = 2**48
 
@@ -121,18 +119,18 @@ def sweep(
     begin, until = span(start, end)
     models = _models(fills)
     found = find_strategy(strategy)
-    own = [setting.name for setting in found.parameters if found.name != _AVELLANEDA_STOIKOV]
+    own = {setting.name for setting in found.parameters}
     if not sets:
         raise UsageError("there is no set of settings, expected at least one")
     split = [
         (
             parse_settings({name: value for name, value in given.items() if name not in own}),
-            found.values({name: value for name, value in given.items() if name in own}) if own else {},
+            found.values({name: value for name, value in given.items() if name in own}),
         )
         for given in sets
     ]
     # The recorder's clock decides what lies in which file; no clock is a day wrong.
-    market = load_market(root, exchange, symbol, end=None if until is None else until + _A_DAY)
+    market = load_market(root, exchange, symbol, end=None if until is None else until + DAY_NS)
     return run_sets(
         market,
         start=begin,
@@ -164,14 +162,13 @@ def run(
 ) -> Result:
     """Simulate on a loaded market; as `simulate`, with times in ns and settings already checked."""
     found = find_strategy(strategy)
-    own = {} if found.name == _AVELLANEDA_STOIKOV else found.values(parameters or {})
     (result,) = run_sets(
         market,
         start=start,
         end=end,
         strategy=found,
         models=models,
-        sets=[(dict(settings or {}), own)],
+        sets=[(dict(settings or {}), found.values(parameters or {}))],
         signals=signals,
         seed=seed,
         clock=clock,
@@ -202,56 +199,38 @@ def run_sets(
     if seed < 0:
         raise UsageError(f"seed was {seed}, expected a whole number from 0")
     shared = _shared(sets)
-    mapped = map_clock(market, clock, duration_of(shared, "base_latency"))
-    refuse_overlap(market, start, end, mapped, by_event=True)
-    times = timeline(market, mapped)
-    begin, until = recorded(market, times, start, end)
-    steps = order_steps(market, mapped, begin, until)
-    missing = _missing(strategy, models, shared)
-    traded_from = begin
-    if missing:
-        whole = proof(times, begin, until)
-        if not whole.length:
-            raise _no_book(market, mapped, begin, until)
-        traded_from = whole.after(whole.length // _CALIBRATION_SHARE)
-
+    told = _told(market, start, end, clock, duration_of(shared, "base_latency"))
+    steps = order_steps(market, told.clock, told.begin, told.until)
     engine = Engine(market.chain, strategy)
-    engine.append(feed_of(market, times))
-    engine.advance(traded_from)
-    calibration = None
-    if missing:
-        touches = _touches(engine, market, times)
-        if missing != ["order_size"] and not touches.two_sided.any():
-            raise _no_book(market, mapped, begin, traded_from)
-        calibration = estimate(market, times, touches, begin, traded_from, missing)
+    engine.append(feed_of(market, told.times))
+    traded_from, calibration = _calibrate(engine, told, _missing(strategy, models, shared))
     found = [find_parameters(strategy, market, steps, models, given, own, calibration) for given, own in sets]
-    lanes = [_lane(model, strategy, market, steps, parameters) for parameters in found for model in models]
-    mapped_signals = map_signals(market, mapped, signals)
+    seen = map_signals(market, told.clock, signals)
     quotes = int(engine.state[s.QUOTES])
     engine.seat(
-        lanes,
+        [_lane(model, strategy, market, steps, parameters) for parameters in found for model in models],
         seed=seed,
         interval=0 if shared.get("interval") == MESSAGE else duration_of(shared, "interval"),
-        order=_delay(shared, "order_latency", times, begin, until),
-        response=_delay(shared, "response_latency", times, begin, until),
-        signals=mapped_signals,
+        order=_delay(shared, "order_latency", told),
+        response=_delay(shared, "response_latency", told),
+        signals=seen,
         log=log,
     )
-    told_signals = hashlib.sha256(mapped_signals.seen.tobytes() + mapped_signals.rows.tobytes()).hexdigest()
     engine.decide_from(traded_from)
-    _trade(engine, until, strategy, [model for _ in sets for model in models])
+    _advance(engine, told.until, [model for _ in sets for model in models])
     if not engine.quoted:
-        raise _no_book(market, mapped, traded_from, until)
-    covered = proof(times, traded_from, until).length / (until - traded_from)
-    holes = trade_holes(market, mapped, traded_from, until)
-    doubts = caveats(market, mapped, times, traded_from, until)
+        raise _no_book(told, traded_from, told.until)
+    signalled = hashlib.sha256(seen.seen.tobytes() + seen.rows.tobytes()).hexdigest()
+    covered = proof(told.times, traded_from, told.until).length / (told.until - traded_from)
+    holes = trade_holes(market, told.clock, traded_from, told.until)
+    doubts = caveats(market, told.clock, told.times, traded_from, told.until)
     results = []
     for first, parameters in enumerate(found):
         made = [
             _model_result(name, engine, first * len(models) + lane, market, parameters)
             for lane, name in enumerate(models)
         ]
-        told = [begin, until, clock, seed, list(models), _plain(parameters), told_signals]
+        plain = [[name, str(own.value), own.source] for name, own in parameters.items()]
         results.append(
             Result(
                 exchange=market.exchange,
@@ -262,27 +241,62 @@ def run_sets(
                 lot_size=market.lot_size,
                 tick_source=market.tick_source,
                 lot_source=market.lot_source,
-                clock=mapped,
-                start=begin,
+                clock=told.clock,
+                start=told.begin,
                 traded_from=traded_from,
-                end=until,
+                end=told.until,
                 covered=covered,
                 touch=BBO if engine.state[s.QUOTES] > quotes else DEPTH,
                 trade_holes=holes,
-                warnings=(*doubts, *(said for own in made for said in of_clocks(own))),
+                warnings=(*doubts, *(said for own in made for said in of_model(own))),
                 parameters=tuple(parameters.values()),
                 calibration=calibration,
                 last_mid2=int(engine.state[s.MID2]),
                 data=data,
-                hash=run_hash(data, strategy, told),
+                hash=run_hash(
+                    data, strategy, [told.begin, told.until, clock, seed, [*models], plain, signalled]
+                ),
                 models=tuple(made),
             )
         )
     return tuple(results)
 
 
-def _plain(parameters: Mapping[str, Parameter]) -> list[list[str]]:
-    return [[name, str(own.value), own.source] for name, own in parameters.items()]
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A recording on the exchange's clock, and which part of it is asked for: ``[begin, until)``, ns."""
+
+    market: Market
+    clock: Clock
+    times: Timeline
+    begin: int
+    until: int
+
+
+def _told(market: Market, start: int | None, end: int | None, clock: str, base_latency_ns: int) -> _Told:
+    mapped = map_clock(market, clock, base_latency_ns)
+    refuse_overlap(market, start, end, mapped, by_event=True)
+    times = timeline(market, mapped)
+    return _Told(market, mapped, times, *recorded(market, times, start, end))
+
+
+def _calibrate(engine: Engine, told: _Told, missing: list[str]) -> tuple[int, Calibration | None]:
+    """Return from when on may be traded, and what was estimated before; the engine has come as far."""
+    if not missing:
+        _advance(engine, told.begin, ())
+        return told.begin, None
+    whole = proof(told.times, told.begin, told.until)
+    if not whole.length:
+        raise _no_book(told, told.begin, told.until)
+    traded_from = whole.after(whole.length // _CALIBRATION_SHARE)
+    _advance(engine, traded_from, ())
+    tops = engine.world.tops[: int(engine.state[s.NEXT_MESSAGE])]
+    touches = Touches.of(
+        told.market, told.times, tops[:, s.TOP_VALID] == 1, tops[:, s.TOP_BID], tops[:, s.TOP_ASK]
+    )
+    if missing != ["order_size"] and not touches.two_sided.any():
+        raise _no_book(told, told.begin, traded_from)
+    return traded_from, estimate(told.market, told.times, touches, told.begin, traded_from, missing)
 
 
 def _models(fills: str | Sequence[str]) -> tuple[str, ...]:
@@ -296,10 +310,6 @@ def _models(fills: str | Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(MODELS)}, each once"
         )
     return names
-
-
-_SHARED = ("base_latency", "interval", "order_latency", "response_latency")
-_ESTIMATED = ("A", "k", "sigma", "order_size")
 
 
 def _shared(sets: Sequence[Set]) -> dict[str, Value]:
@@ -324,39 +334,34 @@ def _shared(sets: Sequence[Set]) -> dict[str, Value]:
 def _missing(strategy: Strategy, models: Sequence[str], shared: Mapping[str, Value]) -> list[str]:
     """Return what has to be estimated."""
     needed: tuple[str, ...] = _ESTIMATED
-    if strategy.name != _AVELLANEDA_STOIKOV:
+    if not strategy.built_in:
         needed = ("A", "k") if any(MODELS[model] & s.BY_CLOCK for model in models) else ()
     return [name for name in needed if name not in shared]
 
 
-def _delay(shared: Mapping[str, Value], name: str, times: Timeline, begin: int, until: int) -> Delay:
+def _delay(shared: Mapping[str, Value], name: str, told: _Told) -> Delay:
     if shared.get(name) != FEED:
         return Delay.constant(duration_of(shared, name))
-    inside = (times.acts >= begin) & (times.acts < until)
-    own = (times.seen - times.acts)[inside]
+    times = told.times
+    own = (times.seen - times.acts)[(times.acts >= told.begin) & (times.acts < told.until)]
     if not own.size:
         raise UsageError(
-            f"setting {name} was {FEED}, but no book message was recorded from {iso(begin)} to {iso(until)}"
+            f"setting {name} was {FEED}, but no book message was recorded from {iso(told.begin)} to "
+            f"{iso(told.until)}"
         )
     return Delay(own, s.SAMPLED)
 
 
-def _trade(engine: Engine, until: int, strategy: Strategy, models: Sequence[str]) -> None:
-    """Let the lanes trade up to ``until``. UsageError: their strategy failed."""
+def _advance(engine: Engine, until: int, models: Sequence[str]) -> None:
+    """Let happen what happens before ``until``; ``models`` a lane. UsageError: the strategy failed."""
     try:
         sound = engine.advance(until)
-    except Exception as error:
-        if strategy.name == _AVELLANEDA_STOIKOV:
+    except Exception as error:  # of somebody's own code, compiled into the engine or called by it
+        if engine.strategy.built_in:
             raise
-        raise failure(engine, strategy, error) from error
+        raise failure(engine, error) from error
     if not sound:
-        raise fault(engine, strategy, models)
-
-
-def _touches(engine: Engine, market: Market, times: Timeline) -> Touches:
-    """Return best bid and ask as far as the engine has come."""
-    tops = engine.world.tops[: int(engine.state[s.NEXT_MESSAGE])]
-    return Touches.of(market, times, tops[:, s.TOP_VALID] == 1, tops[:, s.TOP_BID], tops[:, s.TOP_ASK])
+        raise fault(engine, models)
 
 
 def _lane(
@@ -376,10 +381,8 @@ def _lane(
     position = parameters["max_position"].value
     if isinstance(position, Decimal):
         limit = min(limit, int(position / market.lot_size))
-    own = tuple(
-        real(parameters[setting.name]) for setting in strategy.parameters if setting.name in parameters
-    )
-    if strategy.name == _AVELLANEDA_STOIKOV:
+    own = tuple(real(parameters[setting.name]) for setting in strategy.parameters)
+    if strategy.built_in:
         own = (real(parameters["half_spread"]), real(parameters["skew"]), float(lots))
     least, notional = parameters["min_size"].value, parameters["min_notional"].value
     assert isinstance(least, Decimal)
@@ -407,9 +410,10 @@ def _lane(
     )
 
 
-def _no_book(market: Market, clock: Clock, begin: int, until: int) -> UsageError:
+def _no_book(told: _Told, begin: int, until: int) -> UsageError:
+    market = told.market
     snapshots = int(np.isin(market.columns.kind, (REPLACE, SPLICE)).sum())
-    shifts = joined([f"{session.shift_ns / 1e9:.3f} s" for session in clock.sessions])
+    shifts = joined([f"{session.shift_ns / 1e9:.3f} s" for session in told.clock.sessions])
     return UsageError(
         f"{market.exchange} {market.symbol}: the strategy never saw a valid book with two sides between "
         f"{iso(begin)} and {iso(until)}; the recording holds {len(market.order)} book messages and "
@@ -463,6 +467,7 @@ def _model_result(
         self_trades=int(account[s.SELF_TRADES]),
         refused=int(account[s.REFUSED]),
         by_clock=int((rows[:, s.FILL_CAUSE] == s.BY_CLOCK).sum()),
+        cut_short=int(account[s.CUT_SHORT]),
         columns=Columns(
             rows,
             engine.decisions,

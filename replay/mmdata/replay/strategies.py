@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mmdata.replay.desk import Desk
     from mmdata.replay.view import View
 
+Decide = Callable[["View", "Desk"], object]
+"""What a strategy does with what it sees."""
+
 TOP = "top"
 BOOK = "book"
 BUILT_IN = ("avellaneda-stoikov",)
@@ -32,7 +35,7 @@ class Strategy:
     """A strategy: its function, and what it needs."""
 
     name: str
-    decide: Callable[[View, Desk], object]
+    decide: Decide
     parameters: tuple[Setting, ...] = ()
     """In the order in which ``view.parameter`` has them."""
     slots: int = 2
@@ -41,6 +44,8 @@ class Strategy:
     """Numbers that it keeps from one decision to the next."""
     sees: str = BOOK
     """``top``: the best prices and their sizes; ``book``: all levels, for which a second book is kept."""
+    built_in: bool = False
+    """Its numbers are not set but follow from settings: those of Avellaneda and Stoikov's quotes."""
 
     def values(self, given: Mapping[str, object]) -> dict[str, float]:
         """Return its parameters, checked. UsageError: one is unknown, missing or out of range."""
@@ -70,7 +75,7 @@ def strategy(
     memory: int = 0,
     sees: str = BOOK,
     **parameters: float | tuple[float | None, float, float] | None,
-) -> Callable[[Callable[[View, Desk], object]], Strategy]:
+) -> Callable[[Decide], Strategy]:
     """Make a strategy of a function ``decide(view, desk)``; put it above ``@njit`` to have it compiled.
 
     ``parameters``: by name the default (None: has to be set), or (default, least, greatest);
@@ -85,7 +90,7 @@ def strategy(
             f"slots was {slots} and memory {memory}, expected 1 to {_MOST_SLOTS} slots and no negative memory"
         )
 
-    def make(decide: Callable[[View, Desk], object]) -> Strategy:
+    def make(decide: Decide) -> Strategy:
         name = getattr(decide, "__name__", type(decide).__name__).replace("_", "-")
         settings = tuple(_parameter(key, bounds) for key, bounds in parameters.items())
         return Strategy(name, decide, settings, slots, memory, sees)
@@ -100,7 +105,7 @@ def _parameter(name: str, bounds: float | tuple[float | None, float, float] | No
     return Setting(name, NUMBER, "", name, bounds, -1e300, 1e300)
 
 
-def find_strategy(named: str | Strategy | Callable[[View, Desk], object]) -> Strategy:
+def find_strategy(named: str | Strategy | Decide) -> Strategy:
     """Return a strategy: itself, a function's, a built-in's by name, or that of ``FILE.py:NAME``.
 
     UsageError: there is none.

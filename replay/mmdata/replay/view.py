@@ -105,7 +105,7 @@ def depth(view: View, side: int, n: int) -> float:
 @helper
 def size(view: View, side: int, price: float) -> int:
     """Return the lots at a price (ticks) of ``side``; 0 where there is no level."""
-    if not _may_look(view):
+    if not _may_look(view) or price % 1.0 != 0.0:
         return 0
     tick = int(price)
     return int(size_at(view.levels, view.book, side, tick if side == BID else -tick))
@@ -159,8 +159,8 @@ def price_for(view: View, side: int, lots: int) -> float:
 def vamp(view: View, n: int) -> float:
     """Return the volume-adjusted mid price over the ``n`` best levels of each side, ticks.
 
-    Each side's average price, weighted by the volume of the other: (Pb·Va + Pa·Vb) / (Vb + Va), as the
-    microprice of one level. Cont and others use it as fair price in books with thin tops.
+    Each side's average price P, weighted by the volume V of the other: (Pb·Va + Pa·Vb) / (Vb + Va); of one
+    level it is the microprice.
     """
     if not _may_look(view):
         return math.nan
