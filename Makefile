@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-fills bench-recorder bench-faults clean crash-test fault-test long-test peer-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-fills bench-cold bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -78,6 +78,7 @@ bench-replay: $(STAMP) $(RIVALS)/.made
 bench-fills: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.fills
 
+# From cold files to fills, in new processes; needs the real captures.
 bench-cold: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.cold
 

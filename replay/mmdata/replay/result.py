@@ -31,16 +31,18 @@ _HALF = Decimal("0.5")
 ACTIONS = ("new", "amend", "replace", "cancel")
 KINDS = ("post-only", "limit", "ioc", "market")
 OUTCOMES = (
-    *(
-        "on its way",
-        "rests",
-        "would have crossed",
-        "no valid book",
-        "would have met its own",
-        "taken in full",
-    ),
-    *("expired", "cancelled", "too late", "lost at a hole"),
+    "on its way",
+    "rests",
+    "would have crossed",
+    "no valid book",
+    "would have met its own",
+    "taken in full",
+    "expired",
+    "cancelled",
+    "too late",
+    "lost at a hole",
 )
+"""By their numbers in `mmdata.replay.state`, as actions and kinds are."""
 CAUSES = {
     s.BY_TOUCH: "touch",
     s.BY_MAKER: "maker met",
@@ -287,7 +289,8 @@ class Result:
     data: tuple[tuple[str, str], ...]
     """(UTC date, sha256 of its certificate, or ``uncertified``) of each day that it may rest on."""
     hash: str
-    """sha256 over data, code, strategy, parameters, models and seed: the same hash, the same result."""
+    """sha256 over data, code, strategy, parameters, models and seed: the same hash, the same result, where
+    every day has a certificate."""
     models: tuple[ModelResult, ...]
 
     def model(self, name: str) -> ModelResult:
