@@ -18,8 +18,8 @@ from mmdata.datasets.market import Quotes
 from mmdata.replay import BookEvent, TradeEvent, calibrate, replay, simulate, tops, warm_up
 from mmdata.replay import state as kernel
 from mmdata.replay.calibration import Touches, estimate
-from mmdata.replay.clock import map_clock, recorded, timeline
-from mmdata.replay.stream import build_tops
+from mmdata.replay.clock import Extent, map_clock, timeline
+from mmdata.replay.stream import Rebuild
 
 pytestmark = pytest.mark.real
 
@@ -130,9 +130,9 @@ def test_the_touch_of_the_last_message_says_little_of_k_and_says_so(real_dataset
         market = load_market(real_dataset, **which)
         bare = replace(market, quotes=Quotes.none())
         times = timeline(bare, map_clock(bare))
-        rows = build_tops(bare)
+        rows = Rebuild().tops(bare)
         touches = Touches.of(bare, times, rows[:, 0] == 1, rows[:, 1], rows[:, 3])
-        found = estimate(bare, times, touches, *recorded(bare, times, None, None), ("A", "k"))
+        found = estimate(bare, times, touches, *Extent.of(times, None).within(bare, None, None), ("A", "k"))
         assert found.touch == "depth"
         assert found.inside_share > 0.05
         assert found.intensity is not None

@@ -129,10 +129,11 @@ def joined(parts: list[Market]) -> Market:
     """Return the market that the arrays of ``parts`` make one after the other; all else must be the same."""
     assert not any(part.more for part in parts[:-1])
     told = ("exchange", "symbol", "chain", "tick_size", "lot_size", "tick_source", "lot_source")
-    for part in parts:
+    for at, part in enumerate(parts):
         assert all(
             getattr(part, name) == getattr(parts[0], name) for name in (*told, "sessions", "instruments")
         )
+        assert [*part.own_sessions] == [at]
         assert part.columns.start[0] == 0
     levels = np.cumsum([0] + [part.columns.start[-1] for part in parts])
     start = [part.columns.start[1:] + first for part, first in zip(parts, levels[:-1], strict=True)]
@@ -152,6 +153,7 @@ def joined(parts: list[Market]) -> Market:
     }
     return dataclasses.replace(
         parts[-1],
+        alone=None,
         columns=Columns(start=np.concatenate([np.zeros(1, np.int64), *start]), **columns),
         order=np.concatenate([part.order for part in parts]),
         ts_recv=np.concatenate([part.ts_recv for part in parts]),

@@ -13,18 +13,19 @@ import pytest
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import Market
 from mmdata.replay.calibration import Calibration, Touches, estimate, fit_depths, fit_ticks
-from mmdata.replay.clock import map_clock, recorded, timeline
+from mmdata.replay.clock import Extent, map_clock, timeline
 from mmdata.replay.sketch import EPOCH, Sketch
-from mmdata.replay.stream import build_tops
+from mmdata.replay.stream import Rebuild
 
 MS = 1_000_000
 
 
 def calibrated(market: Market, *wanted: str, until_ms: float | None = None) -> Calibration:
     times = timeline(market, map_clock(market))
-    tops = build_tops(market)
+    tops = Rebuild().tops(market)
     touches = Touches.of(market, times, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
-    begin, end = recorded(market, times, None, None if until_ms is None else EPOCH + round(until_ms * MS))
+    until = None if until_ms is None else EPOCH + round(until_ms * MS)
+    begin, end = Extent.of(times, None).within(market, None, until)
     return estimate(market, times, touches, begin, end, wanted or ("A", "k", "sigma", "order_size"))
 
 

@@ -11,8 +11,7 @@ from mmdata.datasets._kernel import SPLICE
 from mmdata.datasets.chain import CHAINS
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import NO_TIME, Market
-from mmdata.replay.clock import Latencies, map_clock, proof, timeline
-from mmdata.replay.clock import recorded as recorded_span
+from mmdata.replay.clock import Extent, Latencies, Validity, map_clock, proof, timeline
 from mmdata.replay.sketch import EPOCH, Sketch
 
 MS = 1_000_000
@@ -119,7 +118,8 @@ def test_a_recording_does_not_begin_with_an_old_trade_that_was_told_late() -> No
     sketch.book(0, {100: 5}, {102: 5})
     sketch.diff(100, {100: 6})
     market = sketch.market()
-    span = recorded_span(market, timeline(market, map_clock(market)), None, None)
+    times = timeline(market, map_clock(market))
+    span = Extent.of(times, None).within(market, None, None)
     assert span == (EPOCH, EPOCH + 100 * MS + 1)
 
 
@@ -178,7 +178,7 @@ def test_what_shows_a_hole_acts_from_the_message_before_it_and_is_seen_when_it_c
     assert ((times.acts - EPOCH) / MS).tolist() == [0, 0, 100, 100, 31_000]
     assert ((times.seen - EPOCH) / MS).tolist() == [0, 1, 101, 30_001, 31_001]
     assert times.valid.tolist() == [False, True, True, False, True]
-    held = proof(times, EPOCH, EPOCH + 31_500 * MS)
+    held = proof(Validity.of(times), EPOCH, EPOCH + 31_500 * MS)
     assert held.length == (99 + 499) * MS
     assert [held.after(n * MS) - EPOCH for n in (1, 99, 100, 598)] == [
         n * MS for n in (2, 100, 31_002, 31_500)

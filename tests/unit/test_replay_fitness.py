@@ -12,10 +12,11 @@ from mmdata.datasets.errors import UsageError
 from mmdata.datasets.market import Market
 from mmdata.replay import calibrate, replay, simulate, tops
 from mmdata.replay.clock import map_clock
-from mmdata.replay.fitness import Steps, order_steps, refuse_overlap
+from mmdata.replay.fitness import Steps, order_steps, received, refuse_overlap
 from mmdata.replay.settings import parse_settings
 from mmdata.replay.simulator import run
 from mmdata.replay.sketch import EPOCH, Sketch
+from mmdata.replay.survey import refuse_overlaps
 from tests.unit.test_market import NOON, A, B, S, level, publish, trade
 
 MS = 1_000_000
@@ -56,9 +57,9 @@ def test_a_time_in_which_one_ran_alone_is_taken() -> None:
     simulated(market, start=1002)
     with pytest.raises(UsageError, match="both recorded"):
         simulated(market, end=700)
-    refuse_overlap(market, EPOCH + 1002 * MS, None, by_event=False)
+    refuse_overlaps([market], EPOCH + 1002 * MS, None)
     with pytest.raises(UsageError, match="both recorded"):
-        refuse_overlap(market, EPOCH + 900 * MS, None, by_event=False)
+        refuse_overlaps([market], EPOCH + 900 * MS, None)
 
 
 def test_sessions_that_follow_each_other_are_taken_though_their_clocks_differ() -> None:
@@ -71,7 +72,8 @@ def test_one_wrong_event_time_makes_no_overlap() -> None:
     sketch.trade(6000, "sell", 100, 1, latency=3000)
     market = sketch.market()
     shifted = replace(market.trades, ts_event=market.trades.ts_event + 20_000 * MS)
-    refuse_overlap(replace(market, trades=shifted), None, None, by_event=True)
+    market = replace(market, trades=shifted)
+    refuse_overlap(market, received(market, map_clock(market), None, None, by_event=True))
 
 
 def overlapping(root: Path) -> Path:
@@ -110,7 +112,9 @@ def stepped(*told: tuple[float, str, str], until: float = 1000) -> Market:
 
 
 def steps(market: Market, begin: float, until: float) -> Steps:
-    return order_steps(market, map_clock(market), EPOCH + round(begin * MS), EPOCH + round(until * MS))
+    clock = map_clock(market)
+    sessions = received(market, clock, None, None, by_event=True)
+    return order_steps(market, clock, sessions, EPOCH + round(begin * MS), EPOCH + round(until * MS))
 
 
 def test_a_tick_that_changes_while_trading_is_refused_with_both_and_the_moment() -> None:

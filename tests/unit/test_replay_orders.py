@@ -18,7 +18,7 @@ from mmdata.datasets._kernel import ASK, BID
 from mmdata.datasets.errors import UsageError
 from mmdata.replay import state as s
 from mmdata.replay.caveats import of_model
-from mmdata.replay.clock import map_clock
+from mmdata.replay.clock import MAPPED
 from mmdata.replay.desk import (
     Desk,
     amend,
@@ -40,6 +40,7 @@ from mmdata.replay.simulator import run
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import IOC, LIMIT, MARKET, POST_ONLY
 from mmdata.replay.strategies import strategy
+from mmdata.replay.survey import survey
 from mmdata.replay.view import View, best_bid
 
 MS = 1_000_000
@@ -374,9 +375,9 @@ def test_signals_are_shifted_as_what_the_session_recorded_then() -> None:
     sketch.session()  # in which nothing came
     sketch.session()
     sketch.book(100, {100: 5}, {102: 5}, latency=5)
-    market = sketch.market()
     times = np.array([-1, 50, 200]) * MS + EPOCH
-    found = map_signals(market, map_clock(market), (times, np.zeros(3)))
+    looked = survey([sketch.market()], None, None, clock=MAPPED, base_latency_ns=MS)
+    found = map_signals((times, np.zeros(3)), looked.begun, looked.shifts)
     assert ((found.seen - EPOCH) / MS).tolist() == [-1, 50, 196]
 
 

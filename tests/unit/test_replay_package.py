@@ -77,6 +77,6 @@ def test_after_warming_up_nothing_more_is_compiled() -> None:
     run(market)
     result = run(market, settings=parse_settings({"A": 5, "k": 2, "sigma": 1, "order_size": 3}))
     assert all(model.fills for model in result.models)
-    tops_of(market)
-    list(events([market]))
+    tops_of([market])
+    list(events([[market]]))
     assert known() == before

@@ -527,6 +527,19 @@ def test_profit_over_time_ends_at_the_total_before_fees() -> None:
     assert frame["quoted"].to_list() == [False, True, True, True]
 
 
+def test_without_its_curve_a_run_is_the_same_and_says_that_it_has_none() -> None:
+    sketch = quiet()
+    for at in range(100, 6000, 70):
+        sketch.trade(at, "sell" if at % 2 else "buy", 99 if at % 2 else 103, 1)
+        sketch.book(at + 3, {98: 5}, {100: 5})
+    how: dict[str, Any] = {"settings": parse_settings({**SET, "interval": "1ms"}), "seed": 3}
+    kept, bare = (run(sketch.market(), **how, curve=curve) for curve in (True, False))
+    assert len(kept.models[0].pnl_frame()) > 5000  # more than there is room for at first
+    assert bare.to_json_dict() == kept.to_json_dict()
+    with pytest.raises(UsageError, match="the run kept no decisions, so it has no curve"):
+        bare.models[0].pnl_frame()
+
+
 # The result.
 
 
@@ -557,6 +570,17 @@ def test_what_is_not_set_comes_from_the_first_tenth_which_is_not_traded() -> Non
         assert (model.columns.fill[:, kernel.FILL_TIME] > result.traded_from).all()
     assert result.parameter("gamma").source.startswith("derived")
     assert result.parameter("queue").source == "default"
+
+
+def test_no_more_than_a_day_is_used_to_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = quiet()
+    for at in range(10, 1000, 10):
+        sketch.trade(at, "buy", 103, 2)
+    sketch.diff(1000, {98: 1})
+    monkeypatch.setattr("mmdata.replay.simulator._CALIBRATION_MOST_NS", 50 * MS)
+    result = run(sketch.market(), settings=parse_settings({"A": 1, "k": 1, "sigma": 1}))
+    assert result.traded_from == EPOCH + 51 * MS
+    assert result.parameter("order_size").source == "estimated from the first day: the median trade"
 
 
 def test_it_is_plain_json_and_text() -> None:
@@ -752,7 +776,7 @@ def test_many_sets_in_one_pass_are_what_each_is_alone() -> None:
     rates = ((1, 0), (2, 0.01), (0.7, 0.1))
     sets = [parse_settings({**SET, "A": 90, "k": k, "gamma": gamma}) for k, gamma in rates]
     together = run_sets(
-        market,
+        [market],
         strategy=find_strategy("avellaneda-stoikov"),
         models=models,
         sets=[(own, {}) for own in sets],
@@ -780,7 +804,7 @@ def test_many_sets_in_one_pass_are_what_each_is_alone() -> None:
 def test_sets_that_one_pass_cannot_trade_are_refused(other: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         run_sets(
-            quiet().market(),
+            [quiet().market()],
             strategy=find_strategy("avellaneda-stoikov"),
             models=("poisson",),
             sets=[(parse_settings(own), {}) for own in (SET, other)],

@@ -55,7 +55,7 @@ def line(event: Event) -> tuple[object, ...]:
 def test_books_and_trades_come_in_order_of_arrival_with_the_book_of_that_moment() -> None:
     bid, after = (Decimal("50.0"), Decimal("0.005")), (Decimal("50.0"), Decimal("0.003"))
     ask = (Decimal("51.0"), Decimal("0.006"))
-    assert [line(event) for event in events([sketched().market()])] == [
+    assert [line(event) for event in events([[sketched().market()]])] == [
         ("replace", True, bid, ask),
         ("sell", True, bid, ask),
         ("diff", True, after, ask),
@@ -65,7 +65,7 @@ def test_books_and_trades_come_in_order_of_arrival_with_the_book_of_that_moment(
 
 
 def test_an_event_carries_both_clocks_and_whole_ticks_and_lots() -> None:
-    book, trade, *_ = events([sketched().market()])
+    book, trade, *_ = events([[sketched().market()]])
     assert isinstance(book, BookEvent)
     assert (book.ts_recv, book.ts_event) == (EPOCH + MS, EPOCH)
     assert isinstance(trade, TradeEvent)
@@ -75,7 +75,7 @@ def test_an_event_carries_both_clocks_and_whole_ticks_and_lots() -> None:
 
 
 def test_depth_is_told_best_first() -> None:
-    stream = events([sketched().market()])
+    stream = events([[sketched().market()]])
     book = next(stream).book
     assert [(level.ticks, level.lots) for level in book.bids(5)] == [(100, 5), (99, 7)]
     assert [level.ticks for level in book.bids(1)] == [100]
@@ -88,29 +88,29 @@ def test_depth_is_told_best_first() -> None:
 def test_an_invalid_book_shows_no_levels() -> None:
     *_, gap, _last = (
         (event, event.book.bids(), event.book.asks(), event.book.id)
-        for event in events([sketched().market()])
+        for event in events([[sketched().market()]])
     )
     assert gap[1:] == ([], [], None)
 
 
 def test_from_a_start_the_book_is_that_of_all_before_it() -> None:
-    stream = list(events([sketched().market()], EPOCH + 15 * MS))
+    stream = list(events([[sketched().market()]], EPOCH + 15 * MS))
     assert isinstance(stream[0], BookEvent)
     assert stream[0].ts_recv == EPOCH + 21 * MS
-    first = next(iter(events([sketched().market()], EPOCH + 15 * MS)))
+    first = next(iter(events([[sketched().market()]], EPOCH + 15 * MS)))
     assert [(level.ticks, level.lots) for level in first.book.bids()] == [(100, 3), (99, 7)]
 
 
 def test_what_was_asked_for_later_is_no_part_of_the_stream() -> None:
     market = sketched().market()
     market.trades.backfilled[:] = True
-    assert all(isinstance(event, BookEvent) for event in events([market]))
+    assert all(isinstance(event, BookEvent) for event in events([[market]]))
 
 
 def intervals(sketch: Sketch, every: int, **how: int) -> list[tuple[object, ...]]:
     """Return ms since the epoch, best bid and ask (ticks), and the lots of trades of each interval."""
     found: list[tuple[object, ...]] = []
-    for event in events([sketch.market()], every=every * MS, **how):
+    for event in events([[sketch.market()]], every=every * MS, **how):
         assert isinstance(event, IntervalEvent)
         touch = [level and level.ticks for level in (event.book.best_bid, event.book.best_ask)]
         found.append(((event.ts_recv - EPOCH) / MS, *touch, [trade.lots for trade in event.trades]))
@@ -155,7 +155,7 @@ def test_intervals_reach_to_the_end_that_was_asked_for_where_more_was_recorded(t
 
 
 def test_depth_is_how_many_levels_a_book_shows_unless_asked_for_more() -> None:
-    book = next(events([sketched().market()], depth=1)).book
+    book = next(events([[sketched().market()]], depth=1)).book
     assert len(book.bids()) == 1
     assert len(book.bids(2)) == 2
 
@@ -169,10 +169,12 @@ def two_markets() -> list[Market]:
 
 def test_several_markets_are_one_stream_by_receive_time() -> None:
     markets = two_markets()
-    merged = [(event.ts_recv, event.book.symbol, line(event)) for event in events(markets)]
+    merged = [
+        (event.ts_recv, event.book.symbol, line(event)) for event in events([[market] for market in markets])
+    ]
     assert [when for when, *_ in merged] == sorted(when for when, *_ in merged)
     for market in markets:
-        alone = [(event.ts_recv, market.symbol, line(event)) for event in events([market])]
+        alone = [(event.ts_recv, market.symbol, line(event)) for event in events([[market]])]
         assert [told for told in merged if told[1] == market.symbol] == alone
     # At equal times in the order of the list.
     assert [symbol for _, symbol, _ in merged[:4]] == [markets[0].symbol, "OTHER"] * 2
@@ -185,7 +187,7 @@ def test_no_book_is_ahead_of_an_event_of_another_market() -> None:
     early.diff(50, {11: 1})
     early.diff(150, {12: 1})
     views = {}
-    for event in events([replace(early.market(), symbol="EARLY"), late.market()]):
+    for event in events([[replace(early.market(), symbol="EARLY")], [late.market()]]):
         views[event.book.symbol] = event.book
         if event.book.symbol != "EARLY":
             best = views["EARLY"].best_bid
@@ -215,7 +217,7 @@ def test_markets_are_named_one_by_one_or_share_a_word(tmp_path: Path) -> None:
 
 
 def test_tops_are_exact_decimals_a_row_a_message() -> None:
-    frame = tops_of(sketched().market())
+    frame = tops_of([sketched().market()])
     assert frame.schema["bid_price"] == pl.Decimal(38, 1)
     assert frame.schema["ts_recv"] == pl.Datetime("ns", "UTC")
     assert frame["valid"].to_list() == [True, True, False, True]
@@ -223,7 +225,7 @@ def test_tops_are_exact_decimals_a_row_a_message() -> None:
     assert frame["bid_size"].to_list() == [Decimal("0.005"), Decimal("0.003"), None, None]
     assert frame["ask_price"].to_list() == [Decimal("51.0"), Decimal("51.0"), None, Decimal("51.5")]
     assert frame["ts_event"].is_null().to_list() == [False, False, True, False]
-    assert len(tops_of(sketched().market(), EPOCH + 30 * MS)) == 2
+    assert len(tops_of([sketched().market()], EPOCH + 30 * MS)) == 2
 
 
 def test_what_is_wrong_is_said_by_the_call_not_by_the_first_event(tmp_path: Path) -> None:

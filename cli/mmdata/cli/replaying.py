@@ -49,9 +49,9 @@ def replay(
     """Quote over a recording, under several fill models.
 
     Avellaneda-Stoikov quotes, or a strategy of your own; each fill model says which quotes would have
-    filled. A, k, sigma and the order size, where needed and not set, are estimated from the first tenth,
-    which is then not traded. Exit 2: an unknown strategy, model or setting, a strategy that fails, or
-    nothing to replay.
+    filled. A, k, sigma and the order size, where needed and not set, are estimated from the first tenth
+    (at most a day), which is then not traded. Exit 2: an unknown strategy, model or setting, a strategy
+    that fails, or nothing to replay.
 
     Example: mmdata replay data --exchange binance --symbol BTCUSDT --set gamma=0.001 --seed 7
     """
@@ -68,6 +68,7 @@ def replay(
         settings=_settings(settings or []),
         seed=seed,
         clock=clock,
+        curve=False,
     )
     if as_json:
         say_json(result.to_json_dict())

@@ -73,28 +73,49 @@ def load_sessions(root: Root, exchange: str, symbol: str, *, end: int | None = N
     Errors are those of `load_market`, from the first `next` on. A day may be compacted meanwhile;
     ReplacedError: it was not only that.
     """
-    place = root_of(root)
-    sessions, whole = again_if_replaced(lambda: _surveyed(place, exchange, symbol, end))
+    yield from Recording(root, exchange, symbol, end=end)
 
-    def load(session: Session, seen: Seen) -> Market:
+
+class Recording:
+    """What was recorded of ``symbol`` before ``end``, when it was looked at.
+
+    It can be gone through again and again: each pass yields the same, as `load_sessions` does; errors are
+    those of `load_market`.
+    """
+
+    def __init__(self, root: Root, exchange: str, symbol: str, *, end: int | None = None) -> None:
+        self._root = root_of(root)
+        self._end = end
+        self._sessions, self._instruments, self._seen = again_if_replaced(
+            lambda: _surveyed(self._root, exchange, symbol, end)
+        )
+
+    def __iter__(self) -> Iterator[Market]:
+        """Yield its sessions, one after the other."""
+        whole = _Whole(self._sessions, self._instruments, self._seen, self._end)
+        return ahead(whole.part(at, self._load(at)) for at in range(len(self._sessions)))
+
+    def _load(self, at: int) -> Market:
         try:
-            return session.load()[0]
+            return self._sessions[at].load()[0]
         except ReplacedError:
-            return again_if_replaced(lambda: _found_again(place, session, seen, end))
-
-    yield from ahead(whole.part(at, load(session, whole.seen[at])) for at, session in enumerate(sessions))
+            return again_if_replaced(
+                lambda: _found_again(self._root, self._sessions[at], self._seen[at], self._end)
+            )
 
 
 def _load_market(root: Place, exchange: str, symbol: str, end: int | None) -> Market:
     sessions, instruments = _listed(root, exchange, symbol, end)
     markets, seen = zip(*(session.load() for session in sessions), strict=True)
     whole = _Whole(sessions, instruments, seen, end)
-    return _joined([whole.part(at, market) for at, market in enumerate(markets)])
+    return join_parts([whole.part(at, market) for at, market in enumerate(markets)])
 
 
-def _surveyed(root: Place, exchange: str, symbol: str, end: int | None) -> tuple[list[Session], _Whole]:
+def _surveyed(
+    root: Place, exchange: str, symbol: str, end: int | None
+) -> tuple[list[Session], tuple[Instrument, ...], list[Seen]]:
     sessions, instruments = _listed(root, exchange, symbol, end)
-    return sessions, _Whole(sessions, instruments, [session.seen() for session in sessions], end)
+    return sessions, instruments, [session.seen() for session in sessions]
 
 
 def _found_again(root: Place, lost: Session, seen: Seen, end: int | None) -> Market:
@@ -195,7 +216,6 @@ class _Whole:
             common_unit(tick, reduce(common_divisor, (own.tick for own in seen))),
             common_unit(lot, reduce(common_divisor, (own.lot for own in seen))),
         )
-        self.seen = seen
         self._told = _ToldBefore(seen)
         self._cut = _Cut(end)
 
@@ -214,7 +234,7 @@ class _Whole:
             trades=self._told.without(at, market.trades),
         )
         market = self._cut.before_end(_placed(market, at))
-        return replace(market, more=self._cut.more and at == len(self._sessions) - 1)
+        return replace(market, more=self._cut.more and at == len(self._sessions) - 1, alone=at)
 
 
 def _placed(market: Market, at: int) -> Market:
@@ -352,10 +372,10 @@ class _Cut:
         return n
 
 
-def _joined(parts: Sequence[Market]) -> Market:
-    """Return sessions that follow one another as one market; a single one is not copied."""
+def join_parts(parts: Sequence[Market]) -> Market:
+    """Return parts of a recording that follow one another as one market; a single one is not copied."""
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], alone=None)
 
     def joined(*names: str) -> NDArray[Any]:
         return np.concatenate([reduce(getattr, names, part) for part in parts])
@@ -371,6 +391,7 @@ def _joined(parts: Sequence[Market]) -> Market:
     }
     return replace(
         parts[-1],
+        alone=None,
         columns=Columns(start=np.concatenate(([0], *starts)), **columns),
         order=joined("order"),
         ts_recv=joined("ts_recv"),

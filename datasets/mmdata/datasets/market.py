@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -137,10 +137,57 @@ class Market:
     """What was told of tick, lot and contract, in order: steps that orders have to keep."""
     more: bool = False
     """It was cut: a book message, or a trade, came after it."""
+    alone: int | None = None
+    """Which of `sessions` it is, where it is one of a recording's; None: it is all of them."""
+
+    @property
+    def own_sessions(self) -> range:
+        """Which of `sessions` its rows may be of."""
+        return range(len(self.sessions)) if self.alone is None else range(self.alone, self.alone + 1)
 
     def session_of(self, order: Ints) -> Ints:
         """Return which of `sessions` each place in the order of everything belongs to."""
         return order >> FRAME_BITS
+
+
+def without_levels(market: Market) -> Market:
+    """Return a market with the heads of its messages alone."""
+    none = np.empty(0, np.int64)
+    columns = market.columns._replace(
+        start=np.zeros(len(market.order) + 1, np.int64), side=np.empty(0, np.int8), price=none, size=none
+    )
+    return replace(market, columns=columns)
+
+
+def no_columns() -> Columns:
+    """Return the columns of no message."""
+    none = np.empty(0, np.int64)
+    return Columns(
+        kind=np.empty(0, np.uint8),
+        first_id=none,
+        last_id=none,
+        prev_id=none,
+        start=np.zeros(1, np.int64),
+        side=np.empty(0, np.int8),
+        price=none,
+        size=none,
+    )
+
+
+def without_rows(market: Market) -> Market:
+    """Return what is known of a market, without its rows."""
+    none = np.empty(0, np.int64)
+    trades = Trades(none, none, none, none, np.empty(0, np.int8), none, none, np.empty(0, np.bool_))
+    return replace(
+        market,
+        columns=no_columns(),
+        order=none,
+        ts_recv=none,
+        ts_event=none,
+        trades=trades,
+        quotes=Quotes.none(),
+        trade_holes=Holes.none(),
+    )
 
 
 def again_if_replaced(read: Callable[[], Read]) -> Read:

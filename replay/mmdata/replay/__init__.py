@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmdata.replay.calibration import Calibration, calibrate
+    from mmdata.replay.calibration import Calibration
+    from mmdata.replay.gathering import calibrate
     from mmdata.replay.result import ModelResult, Parameter, Result
     from mmdata.replay.simulator import simulate, sweep
     from mmdata.replay.strategies import Strategy, strategy
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "calibration": ("Calibration", "calibrate"),
+    "calibration": ("Calibration",),
+    "gathering": ("calibrate",),
     "result": ("ModelResult", "Parameter", "Result"),
     "simulator": ("simulate", "sweep"),
     "strategies": ("Strategy", "strategy"),

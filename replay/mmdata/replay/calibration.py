@@ -18,7 +18,6 @@ Sigma: the mean square of the mid's changes over a grid, over the grid's step.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -29,11 +28,9 @@ from numpy.typing import NDArray
 
 from mmdata.datasets.book import NO_PRICE
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.loading import load_market
 from mmdata.datasets.market import Market
-from mmdata.datasets.times import Moment, iso
-from mmdata.replay.clock import MAPPED, Timeline, map_clock, recorded, timeline
-from mmdata.replay.fitness import refuse_overlap
+from mmdata.datasets.times import iso
+from mmdata.replay.clock import Timeline
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -84,6 +81,8 @@ class Calibration:
 
     start: int
     end: int
+    stretch: str
+    """What this is of all that was recorded."""
     intensity: Intensity | None = None
     """Both sides together."""
     buys: Intensity | None = None
@@ -164,32 +163,6 @@ class Touches:
         return Touches(**{column.name: getattr(self, column.name)[kept] for column in fields(self)})
 
 
-def calibrate(
-    root: str | os.PathLike[str],
-    *,
-    exchange: str,
-    symbol: str,
-    start: Moment | None = None,
-    end: Moment | None = None,
-) -> Calibration:
-    """Estimate A, k, sigma and the order size from a stretch of a recording.
-
-    ``start`` and ``end`` are those of `mmdata.replay.simulate`: half-open, of the exchange's clock.
-    UsageError: there is too little to estimate from; the sentence says of what.
-    """
-    from mmdata.datasets.times import span
-    from mmdata.replay.stream import build_tops
-
-    begin, until = span(start, end)
-    market = load_market(root, exchange, symbol)
-    clock = map_clock(market, MAPPED)
-    refuse_overlap(market, begin, until, clock, by_event=True)
-    times = timeline(market, clock)
-    tops = build_tops(market)
-    touches = Touches.of(market, times, tops[:, 0] == 1, tops[:, 1], tops[:, 3])
-    return estimate(market, times, touches, *recorded(market, times, begin, until))
-
-
 def estimate(
     market: Market,
     times: Timeline,
@@ -197,10 +170,12 @@ def estimate(
     start: int,
     end: int,
     wanted: Collection[str] = ("A", "k", "sigma", "order_size"),
+    stretch: str = "what was asked for",
 ) -> Calibration:
     """Estimate what is ``wanted`` from what was seen in ``[start, end)``, ns of the exchange's clock.
 
-    UsageError: there is too little; the sentence says of what, and what to set instead.
+    ``stretch`` says what this is of all that was recorded. UsageError: there is too little; the sentence says
+    of what, and what to set instead.
     """
     where = f"{market.exchange} {market.symbol}, {iso(start)} to {iso(end)}"
     # What had not been seen by the end is not used: who trades from there on did not know it.
@@ -217,7 +192,7 @@ def estimate(
         parts.update(sigma=_volatility(where, touches, start, end, grid_ns), grid_ns=grid_ns)
     if "order_size" in wanted:
         parts["order_size"] = _order_size(where, market, times.trade[chosen])
-    return Calibration(start, end, **parts)
+    return Calibration(start, end, stretch, **parts)
 
 
 def fit_depths(depths: Floats, seconds: float, half_spread: float = 0.0) -> Intensity:

@@ -16,20 +16,70 @@ from mmdata.replay.state import LEVELS_TAKEN
 Ints = NDArray[np.int64]
 
 
-def trade_holes(market: Market, clock: Clock, begin: int, until: int) -> int:
-    """Return how many recorded holes in the tape were noticed in ``[begin, until)``."""
-    noticed = clock.exchange_time(market, market.trade_holes.order, market.trade_holes.ts_recv)
-    return int(((noticed >= begin) & (noticed < until)).sum())
+class Doubts:
+    """Gathers, a part of a recording after the other, what is doubtful about a simulation of it.
 
+    Of what happens in ``[begin, until)``, ns of the exchange's clock.
+    """
 
-def caveats(market: Market, clock: Clock, times: Timeline, begin: int, until: int) -> tuple[str, ...]:
-    """Return what is doubtful about a simulation of ``[begin, until)``, ns of the exchange's clock."""
-    return (
-        *_of_clock(clock),
-        *_of_tape(market, clock, times, begin, until),
-        *_of_quotes(market, times, begin, until),
-        *_of_contract(market),
-    )
+    def __init__(self, clock: Clock, begin: int, until: int) -> None:
+        self._clock = clock
+        self._begin, self._until = begin, until
+        self.trade_holes = 0
+        """How many recorded holes in the tape were noticed then."""
+        self._traded = False
+        self._quoted: set[int] = set()
+        self._booked: set[int] = set()
+
+    def see(self, market: Market, times: Timeline) -> None:
+        """Take a part into account."""
+        holes = market.trade_holes
+        noticed = self._clock.exchange_time(market, holes.order, holes.ts_recv)
+        self.trade_holes += int(self._within(noticed).sum())
+        self._traded |= bool(self._within(times.trade_acts).any())
+
+        def sessions(order: Ints, acts: Ints) -> set[int]:
+            return set(np.unique(market.session_of(order[self._within(acts)])).tolist())
+
+        self._quoted |= sessions(market.quotes.order, times.quote_acts)
+        self._booked |= sessions(market.order[times.valid], times.acts[times.valid])
+
+    def _within(self, times: Ints) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (times >= self._begin) & (times < self._until)
+        return found
+
+    def told(self, market: Market) -> tuple[str, ...]:
+        """Return what is doubtful, a sentence each."""
+        return (
+            *_of_clock(self._clock),
+            *self._of_tape(),
+            *self._of_quotes(market),
+            *_of_contract(market),
+        )
+
+    def _of_tape(self) -> Iterator[str]:
+        holes = self.trade_holes
+        if holes:
+            yield (
+                f"{holes} hole{'s' if holes > 1 else ''} in the trades {'are' if holes > 1 else 'is'} on "
+                f"record while trading: trade-through misses the fills, and the l2-queue reads lost trades "
+                f"as cancellations"
+            )
+        if not self._traded:
+            yield (
+                f"no trade was recorded between {iso(self._begin)} and {iso(self._until)}: trade-through "
+                f"cannot fill, and the l2-queue reads every trade as a cancellation"
+            )
+
+    def _of_quotes(self, market: Market) -> Iterator[str]:
+        """Tell of sessions without quotes where others have some: the touch is not of one quality."""
+        bare = self._booked - self._quoted
+        if self._quoted and bare:
+            names = ", ".join(market.sessions[session] for session in sorted(bare))
+            yield (
+                f"bbo was recorded in some sessions but not in {names}: there the touch is the last book "
+                f"message's"
+            )
 
 
 def _of_clock(clock: Clock) -> Iterator[str]:
@@ -43,37 +93,6 @@ def _of_clock(clock: Clock) -> Iterator[str]:
                 f"least {found.least / 1e6:.3f} ms, lowest thousandth {found.low / 1e6:.3f} ms, median "
                 f"{found.median / 1e6:.3f} ms)"
             )
-
-
-def _of_tape(market: Market, clock: Clock, times: Timeline, begin: int, until: int) -> Iterator[str]:
-    holes = trade_holes(market, clock, begin, until)
-    if holes:
-        yield (
-            f"{holes} hole{'s' if holes > 1 else ''} in the trades {'are' if holes > 1 else 'is'} on record "
-            f"while trading: trade-through misses the fills, and the l2-queue reads lost trades as "
-            f"cancellations"
-        )
-    if not ((times.trade_acts >= begin) & (times.trade_acts < until)).any():
-        yield (
-            f"no trade was recorded between {iso(begin)} and {iso(until)}: trade-through cannot fill, and "
-            f"the l2-queue reads every trade as a cancellation"
-        )
-
-
-def _of_quotes(market: Market, times: Timeline, begin: int, until: int) -> Iterator[str]:
-    """Tell of sessions without quotes where others have some: the touch is not of one quality."""
-
-    def sessions(order: Ints, acts: Ints) -> set[int]:
-        return set(market.session_of(order[(acts >= begin) & (acts < until)]).tolist())
-
-    quoted = sessions(market.quotes.order, times.quote_acts)
-    bare = sessions(market.order[times.valid], times.acts[times.valid]) - quoted
-    if quoted and bare:
-        names = ", ".join(market.sessions[session] for session in sorted(bare))
-        yield (
-            f"bbo was recorded in some sessions but not in {names}: there the touch is the last book "
-            f"message's"
-        )
 
 
 def of_model(found: ModelResult) -> Iterator[str]:

@@ -7,14 +7,15 @@ would be seen before it happened). Here it is mapped to the exchange's clock by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import SPLICE
-from mmdata.datasets.book import proven
+from mmdata.datasets.book import Book, prove
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, happened, shift_to
 from mmdata.datasets.errors import UsageError
@@ -98,6 +99,22 @@ class Timeline:
     valid: Flags
     """(n,) whether the book is proven after each message."""
 
+    @staticmethod
+    def joined(parts: Sequence[Timeline], trades: Sequence[int]) -> Timeline:
+        """Return the timeline of parts that follow one another, with as many ``trades`` each."""
+        if len(parts) == 1:
+            return parts[0]
+        before = np.cumsum([0, *trades[:-1]])
+        whole = {
+            column.name: np.concatenate([getattr(part, column.name) for part in parts])
+            for column in fields(Timeline)
+        }
+        whole["trade"] = np.concatenate([part.trade + n for part, n in zip(parts, before, strict=True)])
+        rank = np.argsort(whole["trade_acts"], kind="stable")
+        for name in ("trade", "trade_acts", "trade_seen"):
+            whole[name] = whole[name][rank]
+        return Timeline(**whole)
+
 
 def map_clock(market: Market, mode: str = MAPPED, base_latency_ns: int = DEFAULT_BASE_LATENCY_NS) -> Clock:
     """Find how the recorder's clock of each session reads on the exchange's.
@@ -106,45 +123,45 @@ def map_clock(market: Market, mode: str = MAPPED, base_latency_ns: int = DEFAULT
     ``base_latency_ns`` after its event. ``raw``: none; UsageError when anything was received before its
     event, since a strategy would then see the future.
     """
+    clock = Clock(mode, base_latency_ns, session_clocks(market, mode, base_latency_ns))
+    refuse_future(market, clock)
+    return clock
+
+
+def session_clocks(market: Market, mode: str, base_latency_ns: int) -> tuple[SessionClock, ...]:
+    """Return the clocks of a market's own sessions. UsageError: the mode is not known."""
     if mode not in (MAPPED, RAW):
         raise UsageError(f"clock {mode!r} is not known, expected {MAPPED} or {RAW}")
-    # Measured `clock` events (a venue's time asked for over REST) will serve here, before the fallback.
-    sessions = tuple(_fallback(market, i, base_latency_ns) for i in range(len(market.sessions)))
-    if mode == MAPPED:
-        return Clock(mode, base_latency_ns, sessions)
-    negative = sum(session.negative for session in sessions)
-    if negative:
-        timed = sum(session.timed for session in sessions)
-        worst = min(_latencies(market, i).min(initial=0) for i in range(len(sessions)))
-        raise UsageError(
-            f"clock raw is refused for {market.exchange} {market.symbol}: {negative} of {timed} messages, "
-            f"trades and quotes were received before their event, the worst by {-worst / 1e6:.3f} ms, so a "
-            f"strategy would see the future; use clock {MAPPED}"
-        )
-    raw = tuple(
-        replace(
-            session,
-            shift_ns=0,
-            source="raw: the recorder's own clock",
-            latencies=_summary(_latencies(market, i)),
-        )
-        for i, session in enumerate(sessions)
-    )
-    return Clock(mode, base_latency_ns, raw)
+    return tuple(_session_clock(market, i, mode, base_latency_ns) for i in market.own_sessions)
 
 
-def _fallback(market: Market, index: int, base_latency_ns: int) -> SessionClock:
+def _session_clock(market: Market, index: int, mode: str, base_latency_ns: int) -> SessionClock:
     latencies = _latencies(market, index)
-    name = market.sessions[index]
+    # Measured `clock` events (a venue's time asked for over REST) will serve here, before the fallback.
     shift, source = shift_to(int(latencies.min()) if latencies.size else None, base_latency_ns)
+    if mode == RAW:
+        shift, source = 0, "raw: the recorder's own clock"
     return SessionClock(
-        session=name,
+        session=market.sessions[index],
         shift_ns=shift,
         source=source,
         timed=len(latencies),
         negative=int((latencies < 0).sum()),
         latencies=_summary(latencies + shift),
     )
+
+
+def refuse_future(market: Market, clock: Clock) -> None:
+    """Raise UsageError when, by a clock taken as it is, anything was received before its event."""
+    negative = sum(session.negative for session in clock.sessions)
+    if clock.mode == RAW and negative:
+        timed = sum(session.timed for session in clock.sessions)
+        worst = min(own.latencies.least for own in clock.sessions if own.latencies is not None)
+        raise UsageError(
+            f"clock raw is refused for {market.exchange} {market.symbol}: {negative} of {timed} messages, "
+            f"trades and quotes were received before their event, the worst by {-worst / 1e6:.3f} ms, so a "
+            f"strategy would see the future; use clock {MAPPED}"
+        )
 
 
 def _summary(latencies: Ints) -> Latencies | None:
@@ -168,35 +185,73 @@ def _latencies(market: Market, index: int) -> Ints:
 
 def timeline(market: Market, clock: Clock) -> Timeline:
     """Put messages, trades and quotes on the exchange's clock."""
-    received = clock.exchange_time(market, market.order, market.ts_recv)
-    acts = happened(market.ts_event, received, clock.base_latency_ns)
-    # A book asked for over REST describes a moment long before it came. It acts where it stands among
-    # the messages, and must not hold up those behind it.
-    acts[market.columns.kind == SPLICE] = NO_TIME
-    # Nor is known when a hole began: a connection may have been silent long before it was found dead.
-    valid = proven(market.columns, market.chain)
-    acts[np.flatnonzero(valid[:-1] & ~valid[1:]) + 1] = NO_TIME
-    # The chain's order counts, so nothing acts before what precedes it.
-    acts = _filled_from_front(_running_maximum(acts))
-    seen = _running_maximum(np.maximum(received, acts))
+    return Timekeeper().timeline(market, clock)
 
-    trades = market.trades
-    trade_received = clock.exchange_time(market, trades.order, trades.ts_recv)
-    trade_acts = happened(trades.ts_event, trade_received, clock.base_latency_ns)
-    # By their event: trades asked for after a hole stand behind others that happened later.
-    trade = np.argsort(trade_acts, kind="stable")
-    quote_received = clock.exchange_time(market, market.quotes.order, market.quotes.ts_recv)
-    quote_acts = _quoted(market, clock, quote_received, acts)
-    return Timeline(
-        acts=acts,
-        seen=seen,
-        trade=trade.astype(np.int64),
-        trade_acts=trade_acts[trade],
-        trade_seen=np.maximum(trade_received, trade_acts)[trade],
-        quote_acts=quote_acts,
-        quote_seen=_running_maximum(np.maximum(quote_received, quote_acts)),
-        valid=valid,
-    )
+
+class Timekeeper:
+    """Puts a recording on the exchange's clock some sessions at a time, as if it were put there whole."""
+
+    def __init__(self) -> None:
+        self._book: Book | None = None
+        self._valid = False
+        # The latest so far of what only ascends.
+        self._acts = self._seen = self._quote_acts = self._quote_seen = NO_TIME
+
+    def timeline(self, market: Market, clock: Clock) -> Timeline:
+        """Put what follows on the clock; it acts no earlier than what came before. Trades stand alone."""
+        received = clock.exchange_time(market, market.order, market.ts_recv)
+        valid = self._proven(market)
+        acts = self._acting(market, clock, received, valid)
+        seen = _running_maximum(np.maximum(np.maximum(received, acts), self._seen))
+
+        trades = market.trades
+        trade_received = clock.exchange_time(market, trades.order, trades.ts_recv)
+        trade_acts = happened(trades.ts_event, trade_received, clock.base_latency_ns)
+        # By their event: trades asked for after a hole stand behind others that happened later.
+        trade = np.argsort(trade_acts, kind="stable")
+        quote_received = clock.exchange_time(market, market.quotes.order, market.quotes.ts_recv)
+        quote_acts = _quoted(market, clock, quote_received, acts)
+        quote_acts = np.maximum(quote_acts, self._quote_acts)
+        quote_seen = _running_maximum(np.maximum(np.maximum(quote_received, quote_acts), self._quote_seen))
+        self._acts, self._seen = _last(acts, self._acts), _last(seen, self._seen)
+        self._quote_acts = _last(quote_acts, self._quote_acts)
+        self._quote_seen = _last(quote_seen, self._quote_seen)
+        return Timeline(
+            acts=acts,
+            seen=seen,
+            trade=trade.astype(np.int64),
+            trade_acts=trade_acts[trade],
+            trade_seen=np.maximum(trade_received, trade_acts)[trade],
+            quote_acts=quote_acts,
+            quote_seen=quote_seen,
+            valid=valid,
+        )
+
+    def _proven(self, market: Market) -> Flags:
+        """Return whether the book is valid after each message; the ids alone say so, no book is built."""
+        heads = market.columns._replace(start=np.zeros_like(market.columns.start))
+        # A session's begin leaves no message waiting: nothing points into the columns before.
+        self._book = self._book or Book(heads, market.chain)
+        self._book.columns = heads
+        return prove(self._book, heads)[0]
+
+    def _acting(self, market: Market, clock: Clock, received: Ints, valid: Flags) -> Ints:
+        acts = happened(market.ts_event, received, clock.base_latency_ns)
+        # A book asked for over REST describes a moment long before it came. It acts where it stands among
+        # the messages, and must not hold up those behind it.
+        acts[market.columns.kind == SPLICE] = NO_TIME
+        # Nor is known when a hole began: a connection may have been silent long before it was found dead.
+        before = np.concatenate(([self._valid], valid[:-1]))[: len(valid)]
+        acts[before & ~valid] = NO_TIME
+        self._valid = bool(_last(valid, self._valid))
+        # The chain's order counts, so nothing acts before what precedes it.
+        acts = _running_maximum(np.maximum(acts, self._acts))
+        # What comes first in its session, when nothing is known yet, is as old as what follows it.
+        known = np.flatnonzero(acts != NO_TIME)
+        if known.size:
+            session = market.session_of(market.order[: known[0] + 1])
+            acts[: known[0]][session[:-1] == session[-1]] = acts[known[0]]
+        return acts
 
 
 def _quoted(market: Market, clock: Clock, received: Ints, acts: Ints) -> Ints:
@@ -225,33 +280,96 @@ def _quoted(market: Market, clock: Clock, received: Ints, acts: Ints) -> Ints:
     return _running_maximum(moments)
 
 
-def recorded(market: Market, times: Timeline, start: int | None, end: int | None) -> tuple[int, int]:
-    """Return that part of ``[start, end)`` in which anything was recorded. UsageError: nothing was.
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a recording lies on the exchange's clock, ns; None: nothing was recorded."""
 
-    A recording begins with the first thing seen at or after ``start``, not with the first that happened:
-    OKX, when asked for trades, begins with one that may be old.
-    """
-    name = f"{market.exchange} {market.symbol}"
-    happened = np.concatenate((times.acts, times.trade_acts))
-    seen = np.concatenate((times.seen, times.trade_seen))
-    happened, seen = happened[happened != NO_TIME], seen[seen != NO_TIME]
-    if not happened.size:
-        raise UsageError(f"{name}: the recording holds neither book messages nor trades")
-    first, last = int(seen.min()), int(happened.max()) + 1
-    if first >= last:
-        raise UsageError(
-            f"{name}: the recording is too short to be traded on: the first thing in it was seen at "
-            f"{iso(first)}, when the last had happened already, at {iso(last - 1)}, by the exchange's clock"
+    first: int | None = None
+    """The first thing in it was seen."""
+    last: int | None = None
+    """The last thing in it happened."""
+    begin: int | None = None
+    """The first thing from where it is asked for on was seen."""
+
+    @staticmethod
+    def of(times: Timeline, start: int | None) -> Extent:
+        """Return where events lie, of which those from ``start`` on are asked for."""
+        happened = np.concatenate((times.acts, times.trade_acts))
+        seen = np.concatenate((times.seen, times.trade_seen))
+        happened, seen = happened[happened != NO_TIME], seen[seen != NO_TIME]
+        asked = seen if start is None else seen[seen >= start]
+        return Extent(
+            int(seen.min()) if seen.size else None,
+            int(happened.max()) if happened.size else None,
+            int(asked.min()) if asked.size else None,
         )
-    asked_from, until = first if start is None else start, last if end is None else min(end, last)
-    begin = int(seen[seen >= asked_from].min(initial=last))
-    if begin >= until:
-        asked = f"{iso(asked_from)} and {iso(last if end is None else end)}"
-        raise UsageError(
-            f"{name}: nothing was recorded between {asked}; the recording holds {iso(first)} to "
-            f"{iso(last)}, by the exchange's clock"
+
+    def joined(self, other: Extent) -> Extent:
+        """Return where both lie."""
+        return Extent(
+            _of_both(min, self.first, other.first),
+            _of_both(max, self.last, other.last),
+            _of_both(min, self.begin, other.begin),
         )
-    return begin, until
+
+    def within(self, market: Market, start: int | None, end: int | None) -> tuple[int, int]:
+        """Return that part of ``[start, end)`` in which anything was recorded. UsageError: nothing was.
+
+        A recording begins with the first thing seen at or after ``start``, not with the first that happened:
+        OKX, when asked for trades, begins with one that may be old.
+        """
+        name = f"{market.exchange} {market.symbol}"
+        if self.first is None or self.last is None:
+            raise UsageError(f"{name}: the recording holds neither book messages nor trades")
+        first, last = self.first, self.last + 1
+        if first >= last:
+            raise UsageError(
+                f"{name}: the recording is too short to be traded on: the first thing in it was seen at "
+                f"{iso(first)}, when the last had happened already, at {iso(self.last)}, by the exchange's "
+                f"clock"
+            )
+        asked_from, until = first if start is None else start, last if end is None else min(end, last)
+        begin = last if self.begin is None else self.begin
+        if begin >= until:
+            asked = f"{iso(asked_from)} and {iso(last if end is None else end)}"
+            raise UsageError(
+                f"{name}: nothing was recorded between {asked}; the recording holds {iso(first)} to "
+                f"{iso(last)}, by the exchange's clock"
+            )
+        return begin, until
+
+
+def _of_both(which: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else which(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """When the book becomes valid and ceases to be: its first message, and each that changes it; (m,)."""
+
+    acts: Ints
+    """ns of the exchange's clock, ascending, as in `Timeline`."""
+    seen: Ints
+    valid: Flags
+
+    @staticmethod
+    def of(times: Timeline) -> Validity:
+        """Return how the book's validity changes."""
+        return Validity(times.acts, times.seen, times.valid)._changes()
+
+    @staticmethod
+    def joined(parts: Sequence[Validity]) -> Validity:
+        """Return how it changes over parts that follow one another."""
+        return Validity(
+            np.concatenate([part.acts for part in parts]),
+            np.concatenate([part.seen for part in parts]),
+            np.concatenate([part.valid for part in parts]),
+        )._changes()
+
+    def _changes(self) -> Validity:
+        changes = np.ones(len(self.valid), np.bool_)
+        changes[1:] = self.valid[1:] != self.valid[:-1]
+        return Validity(self.acts[changes], self.seen[changes], self.valid[changes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +393,7 @@ class Proof:
         return int(self.edges[at + 1] - (held[at] - length))
 
 
-def proof(times: Timeline, begin: int, until: int) -> Proof:
+def proof(times: Validity, begin: int, until: int) -> Proof:
     """Return where in ``[begin, until)`` the book was proven and the last message seen left a valid one."""
     edges = np.unique(np.clip(np.concatenate((times.acts, times.seen, [begin, until])), begin, until))
     starts = edges[:-1]
@@ -289,8 +407,5 @@ def proof(times: Timeline, begin: int, until: int) -> Proof:
 _running_maximum: Callable[[Ints], Ints] = np.maximum.accumulate
 
 
-def _filled_from_front(times: Ints) -> Ints:
-    known = np.flatnonzero(times != NO_TIME)
-    if known.size:
-        times[: known[0]] = times[known[0]]
-    return times
+def _last(values: NDArray[Any], before: Any) -> Any:
+    return values[-1] if len(values) else before

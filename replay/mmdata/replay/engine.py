@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets._kernel import NO_PRICE, Columns, grown, new_levels, new_state
 from mmdata.datasets.chain import ChainRule
-from mmdata.datasets.market import Market, cut_columns
+from mmdata.datasets.market import Market, cut_columns, no_columns
 from mmdata.replay import state as s
 from mmdata.replay.clock import Timeline
 from mmdata.replay.deciding import Advance, compiled_with, interpreted_with, is_compiled
@@ -155,14 +155,17 @@ class Engine:
         return bool(self.state[s.QUOTED] > 0)
 
     def append(self, feed: Feed) -> None:
-        """Take events that act after all before them; what was done with is forgotten."""
+        """Take events none of which acts before what has happened; what was done with is forgotten.
+
+        Messages and quotes act after all before them, trades may lie among those that have not happened yet.
+        """
         world, state = self.world, self.state
-        first = self._first_needed()
+        first, untaken = self._first_needed()
         left = (slice(first, None), slice(state[s.NEXT_TRADE], None), slice(state[s.NEXT_QUOTE], None))
+        before = _cut(world.feed, *left)
+        before = before._replace(columns=_without_levels(before.columns, untaken - first))
         tops = np.zeros((len(feed.acts), s.TOP_SIZE), np.int64)
-        self.world = world._replace(
-            feed=_joined(_cut(world.feed, *left), feed), tops=_behind(world.tops[first:], tops)
-        )
+        self.world = world._replace(feed=_joined(before, feed), tops=_behind(world.tops[first:], tops))
         state[[s.NEXT_MESSAGE, s.SEEN, s.LOOKED]] -= first
         state[s.LOOKED] = max(state[s.LOOKED], 0)
         state[s.FIRST_MESSAGE] += first
@@ -173,21 +176,22 @@ class Engine:
                 book[waits] -= first
         self._resume_decisions()
 
-    def _first_needed(self) -> int:
-        """Return the first message that something still points to."""
+    def _first_needed(self) -> tuple[int, int]:
+        """Return the first message that something still points to, and the first whose levels are needed."""
         world, state = self.world, self.state
         if not len(world.lanes.model):  # nobody looks
             state[s.SEEN] = max(
                 int(state[s.SEEN]),
                 int(np.searchsorted(world.feed.seen[: state[s.NEXT_MESSAGE]], self._reached)),
             )
-        needed = [int(state[s.NEXT_MESSAGE]) - 1, int(state[s.SEEN]) - 1]
+        needed = [int(state[s.NEXT_MESSAGE])]
         if state[s.DEEP]:
             needed.append(int(state[s.LOOKED]))
         for book in (world.book, world.seen_book):
             if len(book):
                 needed += [int(at) for at in book[[book_kernel.PENDING, book_kernel.SNAPSHOT]] if at >= 0]
-        return max(min(needed), 0)
+        untaken = min(needed)
+        return max(min(untaken, int(state[s.NEXT_MESSAGE]) - 1, int(state[s.SEEN]) - 1), 0), untaken
 
     def _resume_decisions(self) -> None:
         """Decide again where decisions had stopped for want of messages."""
@@ -339,20 +343,17 @@ def _cut(feed: Feed, messages: slice, trades: slice, quotes: slice) -> Feed:
     return Feed(**kept)
 
 
+def _without_levels(columns: Columns, count: int) -> Columns:
+    """Return columns without the levels of the first ``count`` messages."""
+    begin = columns.start[count]
+    levels = {name: getattr(columns, name)[begin:] for name in ("side", "price", "size")}
+    return columns._replace(start=np.maximum(columns.start - begin, 0), **levels)
+
+
 def _no_feed() -> Feed:
     none = np.empty(0, np.int64)
-    columns = Columns(
-        kind=np.empty(0, np.uint8),
-        first_id=none,
-        last_id=none,
-        prev_id=none,
-        start=np.zeros(1, np.int64),
-        side=np.empty(0, np.int8),
-        price=none,
-        size=none,
-    )
     pairs = np.empty((0, 2), np.int64)
-    return Feed(columns, none, none, none, np.empty(0, np.int8), none, none, none, none, pairs, pairs)
+    return Feed(no_columns(), none, none, none, np.empty(0, np.int8), none, none, none, none, pairs, pairs)
 
 
 def _joined(before: Feed, after: Feed) -> Feed:
@@ -361,9 +362,20 @@ def _joined(before: Feed, after: Feed) -> Feed:
         first = before.columns
         pairs: Any = zip(first, columns, strict=True)
         start = np.concatenate((first.start, columns.start[1:] + first.start[-1]))
-        columns = Columns(*map(np.concatenate, pairs))._replace(start=start)
+        columns = Columns(*(_behind(*pair) for pair in pairs))._replace(start=start)
     rest: Any = zip(before[1:], after[1:], strict=True)
-    return Feed(columns, *(_behind(*pair) for pair in rest))
+    return _in_time(Feed(columns, *(_behind(*pair) for pair in rest)), len(before.trade_acts))
+
+
+def _in_time(feed: Feed, first: int) -> Feed:
+    """Return a feed with its trades in time; ``first`` are so already, and so are all after them."""
+    acts = feed.trade_acts
+    if not 0 < first < len(acts) or acts[first - 1] <= acts[first]:
+        return feed
+    rank = np.argsort(acts, kind="stable")
+    return feed._replace(
+        **{name: getattr(feed, name)[rank] for name in Feed._fields if name.startswith("trade_")}
+    )
 
 
 def _behind(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:

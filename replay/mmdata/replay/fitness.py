@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ from mmdata.datasets.grid import LOT, TICK, Instrument, Step, in_force
 from mmdata.datasets.market import NO_TIME, Market
 from mmdata.datasets.spans import Span, refuse_two_at_once
 from mmdata.datasets.times import iso
-from mmdata.replay.clock import Clock, map_clock
+from mmdata.replay.clock import Clock
 
 Ints = NDArray[np.int64]
 
@@ -29,54 +30,64 @@ class Steps:
     lot_source: str
 
 
-def refuse_overlap(
-    market: Market, start: int | None, end: int | None, clock: Clock | None = None, *, by_event: bool
-) -> None:
-    """Raise UsageError when two sessions ran at the same time within ``[start, end)``.
+@dataclass(frozen=True, slots=True)
+class Received:
+    """When a session received; None: it received nothing then."""
+
+    session: int
+    whole: Span | None
+    asked: Span | None
+    """Within what is asked for."""
+
+
+def received(
+    market: Market, clock: Clock, start: int | None, end: int | None, *, by_event: bool
+) -> tuple[Received, ...]:
+    """Return when a market's own sessions received, all in all and within ``[start, end)``.
 
     ``start`` and ``end`` are of the exchange's clock with ``by_event``, of the recorder's without.
     """
-    clock = clock or map_clock(market)
-    spans = []
-    for session in range(len(market.sessions)):
-        raw, mapped = _arrivals(market, clock, session)
-        within = mapped if by_event else raw
-        kept = np.ones(len(raw), np.bool_) if start is None else within >= start
-        kept &= True if end is None else within < end
-        if kept.any():
-            raw, mapped = raw[kept], mapped[kept]
-            spans.append(
-                Span(
-                    market.sessions[session],
-                    *(int(mapped.min()), int(mapped.max()), int(raw.min()), int(raw.max())),
-                )
-            )
+    found = []
+    for session in market.own_sessions:
+        raw = np.concatenate(
+            [
+                told.ts_recv[(market.session_of(told.order) == session) & (told.ts_recv != NO_TIME)]
+                for told in (market, market.trades, market.quotes)
+            ]
+        )
+        shift = clock.sessions[session].shift_ns
+        within = raw + shift if by_event else raw
+        asked = np.ones(len(raw), np.bool_) if start is None else within >= start
+        asked &= True if end is None else within < end
+        name = market.sessions[session]
+        found.append(Received(session, _span(name, raw, shift), _span(name, raw[asked], shift)))
+    return tuple(found)
+
+
+def _span(session: str, raw: Ints, shift_ns: int) -> Span | None:
+    if not raw.size:
+        return None
+    first, last = int(raw.min()), int(raw.max())
+    return Span(session, first + shift_ns, last + shift_ns, first, last)
+
+
+def refuse_overlap(market: Market, sessions: Sequence[Received]) -> None:
+    """Raise UsageError when two sessions ran at the same time within what is asked for."""
     refuse_two_at_once(
         f"{market.exchange} {market.symbol}",
-        spans,
+        [own.asked for own in sessions if own.asked is not None],
         "a replay",
         "choose a time in which one ran alone by --from and --to, or import all sources as one stream into "
         "a dataset of its own",
     )
 
 
-def _arrivals(market: Market, clock: Clock, session: int) -> tuple[Ints, Ints]:
-    """Return when what a session received arrived: by the recorder's clock, and by the exchange's."""
-    raw = np.concatenate(
-        [
-            told.ts_recv[(market.session_of(told.order) == session) & (told.ts_recv != NO_TIME)]
-            for told in (market, market.trades, market.quotes)
-        ]
-    )
-    return raw, raw + clock.sessions[session].shift_ns
-
-
-def order_steps(market: Market, clock: Clock, begin: int, until: int) -> Steps:
+def order_steps(market: Market, clock: Clock, sessions: Sequence[Received], begin: int, until: int) -> Steps:
     """Return tick and lot in force in ``[begin, until)``, by the exchange's clock.
 
     UsageError: one of them changed in between; orders can keep only one.
     """
-    told = _in_force(market, clock, begin, until)
+    told = _in_force(market, clock, sessions, begin, until)
     tick, lot = (_only(market, of, told) for of in (TICK, LOT))
     return Steps(
         tick.tick_size if tick else market.tick_size,
@@ -86,7 +97,9 @@ def order_steps(market: Market, clock: Clock, begin: int, until: int) -> Steps:
     )
 
 
-def _in_force(market: Market, clock: Clock, begin: int, until: int) -> list[tuple[int, Instrument]]:
+def _in_force(
+    market: Market, clock: Clock, sessions: Sequence[Received], begin: int, until: int
+) -> list[tuple[int, Instrument]]:
     """Return what was in force, with the moment from which it was known.
 
     What a session was told first holds from its beginning; one that was told nothing goes on with what
@@ -94,12 +107,11 @@ def _in_force(market: Market, clock: Clock, begin: int, until: int) -> list[tupl
     """
     found: list[tuple[int, Instrument]] = []
     rows = [(row.ts_recv + clock.sessions[row.session].shift_ns, row) for row in in_force(market.instruments)]
-    for session in range(len(market.sessions)):
-        _, mapped = _arrivals(market, clock, session)
-        if not mapped.size or mapped.max() < begin or mapped.min() >= until:
+    for session in sessions:
+        if session.whole is None or session.whole.last < begin or session.whole.first >= until:
             continue
-        own = [(at, row) for at, row in rows if row.session == session]
-        own = own or [(at, row) for at, row in rows if row.session < session][-1:]
+        own = [(at, row) for at, row in rows if row.session == session.session]
+        own = own or [(at, row) for at, row in rows if row.session < session.session][-1:]
         known = [at <= begin for at, _ in own]
         found += [pair for pair in own[max(sum(known) - 1, 0) :] if pair[0] < until or pair is own[0]]
     return found

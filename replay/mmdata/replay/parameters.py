@@ -25,6 +25,7 @@ _DEVIATIONS_HELD = 3
 def find_parameters(
     strategy: Strategy,
     market: Market,
+    traded: bool,
     steps: Steps,
     models: Sequence[str],
     given: Mapping[str, Value],
@@ -33,9 +34,8 @@ def find_parameters(
 ) -> dict[str, Parameter]:
     """Return every parameter of the run, by name: set, default, estimated or derived.
 
-    UsageError: something is set that nothing of the run uses.
-
-    ``own`` are the strategy's own; the built-in has none, what it uses follows from the settings.
+    ``traded``: trades were recorded. ``own`` are the strategy's own; the built-in has none, what it uses
+    follows from the settings. UsageError: something is set that nothing of the run uses.
     """
     found: dict[str, Parameter] = {}
     clocked = any(MODELS[model] & s.BY_CLOCK for model in models)
@@ -49,7 +49,7 @@ def find_parameters(
                 name,
                 estimated.value,
                 setting.unit,
-                f"estimated from the first tenth{against}",
+                f"estimated from {_stretch(calibration)}{against}",
                 estimated.se,
                 estimated.n,
             )
@@ -62,7 +62,7 @@ def find_parameters(
         take("A", None if intensity is None else intensity.a, against)
         take("k", None if intensity is None else intensity.k, against)
     if any(MODELS[model] & s.BY_CLOCK and MODELS[model] & s.BY_QUEUE for model in models):
-        _explained(market, given, found, take)
+        _explained(traded, given, found, take)
     for setting in strategy.parameters:
         source = "set" if own[setting.name] != setting.default else "default"
         found[setting.name] = Parameter(setting.name, own[setting.name], setting.unit, source)
@@ -85,15 +85,19 @@ def find_parameters(
 Take = Callable[..., None]
 
 
-def _explained(market: Market, given: Mapping[str, Value], found: dict[str, Parameter], take: Take) -> None:
+def _stretch(calibration: Calibration | None) -> str:
+    assert calibration is not None
+    return calibration.stretch
+
+
+def _explained(traded: bool, given: Mapping[str, Value], found: dict[str, Parameter], take: Take) -> None:
     """Add what trades explain of the rate: all of it, unless something is set or no trade was recorded."""
     for name, of in (("A_explained", "A"), ("k_explained", "k")):
         if name in given:
             take(name)
             continue
-        told = bool(len(market.trades.order))
-        value = found[of].value if told or name == "k_explained" else 0.0
-        source = f"derived: {of}, since trades were recorded" if told else "derived: no trade was recorded"
+        value = found[of].value if traded or name == "k_explained" else 0.0
+        source = f"derived: {of}, since trades were recorded" if traded else "derived: no trade was recorded"
         found[name] = Parameter(name, value, SETTINGS[name].unit, source)
 
 
@@ -116,7 +120,7 @@ def _quoting(
             "order_size",
             max(calibration.order_size // steps.lot_size, Decimal(1)) * steps.lot_size,
             SETTINGS["order_size"].unit,
-            "estimated from the first tenth: the median trade",
+            f"estimated from {calibration.stretch}: the median trade",
             n=calibration.trades,
         )
     take("max_inventory")

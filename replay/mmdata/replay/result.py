@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets.decimals import shortest
+from mmdata.datasets.errors import UsageError
 from mmdata.datasets.times import iso
 from mmdata.replay import state as s
 from mmdata.replay.attribution import Attribution
@@ -79,11 +80,13 @@ class Columns:
     fill: Ints
     """(fills, FILL_SIZE); see `mmdata.replay.state`."""
     decision: Ints
-    """(decisions, DECISION_SIZE), the same for every model."""
+    """(decisions, DECISION_SIZE), the same for every model; the newest alone where not all were kept."""
     log: Ints
     """(instructions, LOG_SIZE); none where they were not asked for."""
     tick_size: Decimal
     lot_size: Decimal
+    kept: bool = True
+    """All decisions were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,8 @@ class ModelResult:
         """Return mid, inventory and profit before fees at each decision, the inventory at the mid.
 
         Columns: ``ts``, ``mid``, ``inventory`` (exact), ``pnl`` (quote, as a float), ``quoted``: whether
-        the strategy saw a valid book. Decisions before the first mid are left out.
+        the strategy saw a valid book. Decisions before the first mid are left out. UsageError: the run kept
+        no decisions (``curve=False``).
         """
         import polars as pl
         import pyarrow as pa
@@ -194,6 +198,8 @@ class ModelResult:
 
         tick, lot, fills = self.columns.tick_size, self.columns.lot_size, self.columns.fill
         rows = self.columns.decision
+        if not self.columns.kept:
+            raise UsageError("the run kept no decisions, so it has no curve; simulate with curve=True")
         rows = rows[rows[:, s.DECISION_MID2] != 0]
         signed = fills[:, s.FILL_SIDE] * fills[:, s.FILL_LOTS]
         until = np.searchsorted(fills[:, s.FILL_TIME], rows[:, s.DECISION_TIME], side="right")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.market import NO_TIME, Market
-from mmdata.replay.clock import Clock
 from mmdata.replay.engine import Signals
 from mmdata.replay.state import Ints
 
 
-def map_signals(market: Market, clock: Clock, given: tuple[object, object] | None) -> Signals:
+def map_signals(given: tuple[object, object] | None, begun: Ints, shifts: Ints) -> Signals:
     """Return signals as the engine takes them: ns of the recorder's clock (n,), and rows (n,) or (n, c).
 
-    Each is known from its time on, mapped as what the session recorded then. UsageError: lengths differ, a
-    time is before the one before it, a shape or type that is none.
+    Each is known from its time on, mapped as what the session recorded then: those that ``begun`` (s,), ns of
+    the recorder's clock, are shifted by ``shifts`` (s,) ns. UsageError: lengths differ, a time is before the
+    one before it, a shape or type that is none.
     """
     if given is None:
         return Signals.none()
@@ -42,16 +41,13 @@ def map_signals(market: Market, clock: Clock, given: tuple[object, object] | Non
             f"signal {at + 1} is of {times[at + 1]}, before {times[at]} of the one before it; expected times "
             f"that ascend"
         )
-    return Signals(np.maximum.accumulate(times + _shifts(market, clock, times)), np.ascontiguousarray(rows))
+    return Signals(np.maximum.accumulate(times + _shift_at(times, begun, shifts)), np.ascontiguousarray(rows))
 
 
-def _shifts(market: Market, clock: Clock, times: Ints) -> Ints:
+def _shift_at(times: Ints, begun: Ints, shifts: Ints) -> Ints:
     """Return the shift, ns, of the last session begun at each of ``times``; before all, the first one's."""
-    timed = market.ts_recv != NO_TIME
-    session, first = np.unique(market.session_of(market.order[timed]), return_index=True)
-    if not len(session):
+    if not len(begun):
         return np.zeros(len(times), np.int64)
-    begins = np.maximum.accumulate(market.ts_recv[timed][first])
-    shifts = np.array([clock.sessions[own].shift_ns for own in session], np.int64)
+    begins = np.maximum.accumulate(begun)
     own: Ints = shifts[np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)]
     return own

@@ -5,34 +5,35 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, localcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.datasets._kernel import REPLACE, SPLICE
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.loading import load_market
+from mmdata.datasets.loading import Recording
 from mmdata.datasets.market import Market
 from mmdata.datasets.times import DAY_NS, Moment, iso, span
 from mmdata.replay import state as s
 from mmdata.replay.attribution import EXACT, attribute
-from mmdata.replay.calibration import BBO, DEPTH, Calibration, Touches, estimate
-from mmdata.replay.caveats import caveats, of_model, trade_holes
-from mmdata.replay.clock import MAPPED, Clock, Timeline, map_clock, proof, recorded, timeline
-from mmdata.replay.engine import Delay, Engine, Lane, Rules, feed_of
+from mmdata.replay.calibration import BBO, DEPTH, Calibration, estimate
+from mmdata.replay.caveats import Doubts, of_model
+from mmdata.replay.clock import MAPPED, proof
+from mmdata.replay.engine import Delay, Engine, Lane, Rules
 from mmdata.replay.faults import failure, fault
 from mmdata.replay.fills import MODELS
-from mmdata.replay.fitness import Steps, order_steps, refuse_overlap
+from mmdata.replay.fitness import Steps, order_steps
+from mmdata.replay.gathering import EngineGathered
 from mmdata.replay.identity import certified, run_hash
 from mmdata.replay.parameters import duration_of, find_parameters, real
+from mmdata.replay.player import Player
 from mmdata.replay.queues import RULES
 from mmdata.replay.result import Columns, ModelResult, Parameter, Result, joined
 from mmdata.replay.settings import FEED, MESSAGE, Value, parse_settings, suggestion
 from mmdata.replay.signals import map_signals
 from mmdata.replay.strategies import Decide, Strategy, find_strategy
+from mmdata.replay.survey import Held, Survey, survey
 
 __all__ = ["DEFAULT_MODELS", "MODELS", "run", "run_sets", "simulate", "sweep"]
 
@@ -45,6 +46,7 @@ _SHARED = ("base_latency", "interval", "order_latency", "response_latency")
 """Settings of which one pass has one value."""
 _ESTIMATED = ("A", "k", "sigma", "order_size")
 _CALIBRATION_SHARE = 10  # of the time: the first tenth
+_CALIBRATION_MOST_NS = DAY_NS
 # Lots times ticks of a position stay within 64 bits, and so does all that is ever filled.
 _MOST_LOTS = 2**48
 
@@ -63,6 +65,7 @@ def simulate(
     seed: int = 0,
     clock: str = MAPPED,
     log: bool = False,
+    curve: bool = True,
 ) -> Result:
     """Let a strategy quote on a recording, and return what it earned under each fill model.
 
@@ -71,10 +74,15 @@ def simulate(
     or what `mmdata.replay.strategies.strategy` makes of a function. ``fills`` names models of `MODELS`, in
     a sequence or with commas between. ``settings`` are the strategy's own parameters and those of
     `mmdata.replay.settings.SETTINGS`, as numbers or text; of A, k, sigma and order_size, what is needed and
-    not set is estimated from the first tenth of the time with a valid book, which is then not traded.
+    not set is estimated from the first tenth of the time with a valid book, at most from a day of it, which
+    is then not traded.
     ``signals``: ns of the recorder's clock (n,), ascending, and numbers (n,) or (n, c) that strategies may
-    look up from then on. ``log``: keep every instruction, for `ModelResult.order_frame`. The same arguments
-    give the same result, to the bit.
+    look up from then on. ``log``: keep every instruction, for `ModelResult.order_frame`. ``curve``: keep
+    every decision, for `ModelResult.pnl_frame`: 28 MB a day and 100 ms. The same arguments give the same
+    result, to the bit.
+
+    The recording is gone through a session at a time, twice: a month needs the memory of a session, and of
+    what is kept.
 
     UsageError: a name or value that cannot be, a dataset without a valid book, too little to estimate from,
     a clock that would show the future, sessions that ran at the same time, a tick or lot that changed,
@@ -93,6 +101,7 @@ def simulate(
         seed=seed,
         clock=clock,
         log=log,
+        curve=curve,
     )
     return result
 
@@ -111,6 +120,7 @@ def sweep(
     seed: int = 0,
     clock: str = MAPPED,
     log: bool = False,
+    curve: bool = True,
 ) -> tuple[Result, ...]:
     """Simulate several sets of settings in one pass over the book; a result a set, as `simulate` finds it.
 
@@ -130,9 +140,9 @@ def sweep(
         for given in sets
     ]
     # The recorder's clock decides what lies in which file; no clock is a day wrong.
-    market = load_market(root, exchange, symbol, end=None if until is None else until + DAY_NS)
+    parts = Recording(root, exchange, symbol, end=None if until is None else until + DAY_NS)
     return run_sets(
-        market,
+        Held(parts),
         start=begin,
         end=until,
         strategy=found,
@@ -142,6 +152,7 @@ def sweep(
         seed=seed,
         clock=clock,
         log=log,
+        curve=curve,
         data=certified(root, exchange, symbol, begin, until),
     )
 
@@ -159,11 +170,12 @@ def run(
     seed: int = 0,
     clock: str = MAPPED,
     log: bool = False,
+    curve: bool = True,
 ) -> Result:
     """Simulate on a loaded market; as `simulate`, with times in ns and settings already checked."""
     found = find_strategy(strategy)
     (result,) = run_sets(
-        market,
+        [market],
         start=start,
         end=end,
         strategy=found,
@@ -173,6 +185,7 @@ def run(
         seed=seed,
         clock=clock,
         log=log,
+        curve=curve,
     )
     return result
 
@@ -182,7 +195,7 @@ Set = tuple[Mapping[str, Value], Mapping[str, float]]
 
 
 def run_sets(
-    market: Market,
+    parts: Iterable[Market],
     *,
     start: int | None = None,
     end: int | None = None,
@@ -193,44 +206,61 @@ def run_sets(
     seed: int = 0,
     clock: str = MAPPED,
     log: bool = False,
+    curve: bool = True,
     data: tuple[tuple[str, str], ...] = (),
 ) -> tuple[Result, ...]:
-    """Simulate sets of settings on a loaded market in one pass; as `sweep`, with everything checked."""
+    """Simulate sets of settings in one pass over a recording's parts; as `sweep`, with everything checked.
+
+    ``parts`` are gone through twice: a loaded market, or its sessions.
+    """
     if seed < 0:
         raise UsageError(f"seed was {seed}, expected a whole number from 0")
     shared = _shared(sets)
-    told = _told(market, start, end, clock, duration_of(shared, "base_latency"))
-    steps = order_steps(market, told.clock, told.begin, told.until)
-    engine = Engine(market.chain, strategy)
-    engine.append(feed_of(market, told.times))
-    traded_from, calibration = _calibrate(engine, told, _missing(strategy, models, shared))
-    found = [find_parameters(strategy, market, steps, models, given, own, calibration) for given, own in sets]
-    seen = map_signals(market, told.clock, signals)
+    found = survey(
+        parts,
+        start,
+        end,
+        clock=clock,
+        base_latency_ns=duration_of(shared, "base_latency"),
+        latencies=FEED in (shared.get("order_latency"), shared.get("response_latency")),
+    )
+    market = found.market
+    steps = order_steps(market, found.clock, found.sessions, found.begin, found.until)
+    missing = _missing(strategy, models, shared)
+    engine = Engine(market.chain, strategy, keeps_decisions=curve)
+    player = Player(engine, parts, found)
+    traded_from, stretch = _traded_from(found, missing)
+    doubts = Doubts(found.clock, traded_from, found.until)
+    player.shown.append(doubts.see)
+    calibration = _calibrate(player, engine, found, traded_from, missing, stretch)
+    parameters = [
+        find_parameters(strategy, market, found.traded, steps, models, given, own, calibration)
+        for given, own in sets
+    ]
+    seen = map_signals(signals, found.begun, found.shifts)
     quotes = int(engine.state[s.QUOTES])
     engine.seat(
-        [_lane(model, strategy, market, steps, parameters) for parameters in found for model in models],
+        [_lane(model, strategy, market, steps, own) for own in parameters for model in models],
         seed=seed,
         interval=0 if shared.get("interval") == MESSAGE else duration_of(shared, "interval"),
-        order=_delay(shared, "order_latency", told),
-        response=_delay(shared, "response_latency", told),
+        order=_delay(shared, "order_latency", found),
+        response=_delay(shared, "response_latency", found),
         signals=seen,
         log=log,
     )
     engine.decide_from(traded_from)
-    _advance(engine, told.until, [model for _ in sets for model in models])
+    _advance(player, engine, found.until, [model for _ in sets for model in models])
     if not engine.quoted:
-        raise _no_book(told, traded_from, told.until)
+        raise _no_book(found, traded_from, found.until)
     signalled = hashlib.sha256(seen.seen.tobytes() + seen.rows.tobytes()).hexdigest()
-    covered = proof(told.times, traded_from, told.until).length / (told.until - traded_from)
-    holes = trade_holes(market, told.clock, traded_from, told.until)
-    doubts = caveats(market, told.clock, told.times, traded_from, told.until)
+    covered = proof(found.validity, traded_from, found.until).length / (found.until - traded_from)
     results = []
-    for first, parameters in enumerate(found):
+    for first, found_for in enumerate(parameters):
         made = [
-            _model_result(name, engine, first * len(models) + lane, market, parameters)
+            _model_result(name, engine, first * len(models) + lane, market, found_for)
             for lane, name in enumerate(models)
         ]
-        plain = [[name, str(own.value), own.source] for name, own in parameters.items()]
+        plain = [[name, str(own.value), own.source] for name, own in found_for.items()]
         results.append(
             Result(
                 exchange=market.exchange,
@@ -241,20 +271,20 @@ def run_sets(
                 lot_size=market.lot_size,
                 tick_source=market.tick_source,
                 lot_source=market.lot_source,
-                clock=told.clock,
-                start=told.begin,
+                clock=found.clock,
+                start=found.begin,
                 traded_from=traded_from,
-                end=told.until,
+                end=found.until,
                 covered=covered,
                 touch=BBO if engine.state[s.QUOTES] > quotes else DEPTH,
-                trade_holes=holes,
-                warnings=(*doubts, *(said for own in made for said in of_model(own))),
-                parameters=tuple(parameters.values()),
+                trade_holes=doubts.trade_holes,
+                warnings=(*doubts.told(market), *(said for own in made for said in of_model(own))),
+                parameters=tuple(found_for.values()),
                 calibration=calibration,
                 last_mid2=int(engine.state[s.MID2]),
                 data=data,
                 hash=run_hash(
-                    data, strategy, [told.begin, told.until, clock, seed, [*models], plain, signalled]
+                    data, strategy, [found.begin, found.until, clock, seed, [*models], plain, signalled]
                 ),
                 models=tuple(made),
             )
@@ -262,41 +292,34 @@ def run_sets(
     return tuple(results)
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """A recording on the exchange's clock, and which part of it is asked for: ``[begin, until)``, ns."""
-
-    market: Market
-    clock: Clock
-    times: Timeline
-    begin: int
-    until: int
-
-
-def _told(market: Market, start: int | None, end: int | None, clock: str, base_latency_ns: int) -> _Told:
-    mapped = map_clock(market, clock, base_latency_ns)
-    refuse_overlap(market, start, end, mapped, by_event=True)
-    times = timeline(market, mapped)
-    return _Told(market, mapped, times, *recorded(market, times, start, end))
-
-
-def _calibrate(engine: Engine, told: _Told, missing: list[str]) -> tuple[int, Calibration | None]:
-    """Return from when on may be traded, and what was estimated before; the engine has come as far."""
+def _traded_from(found: Survey, missing: Sequence[str]) -> tuple[int, str]:
+    """Return from when on may be traded, and what lies before, for what is ``missing``."""
     if not missing:
-        _advance(engine, told.begin, ())
-        return told.begin, None
-    whole = proof(told.times, told.begin, told.until)
+        return found.begin, ""
+    whole = proof(found.validity, found.begin, found.until)
     if not whole.length:
-        raise _no_book(told, told.begin, told.until)
-    traded_from = whole.after(whole.length // _CALIBRATION_SHARE)
-    _advance(engine, traded_from, ())
-    tops = engine.world.tops[: int(engine.state[s.NEXT_MESSAGE])]
-    touches = Touches.of(
-        told.market, told.times, tops[:, s.TOP_VALID] == 1, tops[:, s.TOP_BID], tops[:, s.TOP_ASK]
-    )
+        raise _no_book(found, found.begin, found.until)
+    share = whole.length // _CALIBRATION_SHARE
+    if share > _CALIBRATION_MOST_NS:
+        return whole.after(_CALIBRATION_MOST_NS), "the first day"
+    return whole.after(share), "the first tenth"
+
+
+def _calibrate(
+    player: Player, engine: Engine, found: Survey, traded_from: int, missing: Sequence[str], stretch: str
+) -> Calibration | None:
+    """Return what is estimated from what lies before ``traded_from``; the engine has come as far."""
+    gathered = EngineGathered(engine)
+    if missing:
+        player.shown.append(gathered.see)
+    _advance(player, engine, traded_from, ())
+    if not missing:
+        return None
+    player.shown.remove(gathered.see)
+    market, times, touches = gathered.joined()
     if missing != ["order_size"] and not touches.two_sided.any():
-        raise _no_book(told, told.begin, traded_from)
-    return traded_from, estimate(told.market, told.times, touches, told.begin, traded_from, missing)
+        raise _no_book(found, found.begin, traded_from)
+    return estimate(market, times, touches, found.begin, traded_from, missing, stretch)
 
 
 def _models(fills: str | Sequence[str]) -> tuple[str, ...]:
@@ -339,23 +362,21 @@ def _missing(strategy: Strategy, models: Sequence[str], shared: Mapping[str, Val
     return [name for name in needed if name not in shared]
 
 
-def _delay(shared: Mapping[str, Value], name: str, told: _Told) -> Delay:
+def _delay(shared: Mapping[str, Value], name: str, found: Survey) -> Delay:
     if shared.get(name) != FEED:
         return Delay.constant(duration_of(shared, name))
-    times = told.times
-    own = (times.seen - times.acts)[(times.acts >= told.begin) & (times.acts < told.until)]
-    if not own.size:
+    if not found.latencies.size:
         raise UsageError(
-            f"setting {name} was {FEED}, but no book message was recorded from {iso(told.begin)} to "
-            f"{iso(told.until)}"
+            f"setting {name} was {FEED}, but no book message was recorded from {iso(found.begin)} to "
+            f"{iso(found.until)}"
         )
-    return Delay(own, s.SAMPLED)
+    return Delay(found.latencies, s.SAMPLED)
 
 
-def _advance(engine: Engine, until: int, models: Sequence[str]) -> None:
+def _advance(player: Player, engine: Engine, until: int, models: Sequence[str]) -> None:
     """Let happen what happens before ``until``; ``models`` a lane. UsageError: the strategy failed."""
     try:
-        sound = engine.advance(until)
+        sound = player.advance(until)
     except Exception as error:  # of somebody's own code, compiled into the engine or called by it
         if engine.strategy.built_in:
             raise
@@ -410,14 +431,13 @@ def _lane(
     )
 
 
-def _no_book(told: _Told, begin: int, until: int) -> UsageError:
-    market = told.market
-    snapshots = int(np.isin(market.columns.kind, (REPLACE, SPLICE)).sum())
-    shifts = joined([f"{session.shift_ns / 1e9:.3f} s" for session in told.clock.sessions])
+def _no_book(found: Survey, begin: int, until: int) -> UsageError:
+    market = found.market
+    shifts = joined([f"{session.shift_ns / 1e9:.3f} s" for session in found.clock.sessions])
     return UsageError(
         f"{market.exchange} {market.symbol}: the strategy never saw a valid book with two sides between "
-        f"{iso(begin)} and {iso(until)}; the recording holds {len(market.order)} book messages and "
-        f"{snapshots} snapshots, and a book takes a snapshot and the messages that continue it; "
+        f"{iso(begin)} and {iso(until)}; the recording holds {found.messages} book messages and "
+        f"{found.snapshots} snapshots, and a book takes a snapshot and the messages that continue it; "
         f"`mmdata validate` says where the chain breaks (the recorder's clock was shifted by {shifts} to the "
         f"exchange's: one wrong event time shifts all that is seen)"
     )
@@ -474,5 +494,6 @@ def _model_result(
             arrays.log[lane, : account[s.LOGGED]].copy(),
             market.tick_size,
             market.lot_size,
+            engine.keeps_decisions,
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
@@ -16,10 +16,11 @@ from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLIC
 from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.decimals import decimal_array
 from mmdata.datasets.errors import UsageError
-from mmdata.datasets.loading import load_market
+from mmdata.datasets.loading import Recording
 from mmdata.datasets.market import NO_TIME, Market, time_array
 from mmdata.datasets.times import Moment, interval_ns, span
-from mmdata.replay.fitness import refuse_overlap
+from mmdata.replay.state import NEVER
+from mmdata.replay.survey import Held, refuse_overlaps
 
 if TYPE_CHECKING:
     import polars as pl
@@ -168,18 +169,18 @@ def replay(
 
     UsageError: a time or an argument cannot be read, the dataset holds nothing of a symbol, or two sessions
     ran at the same time. DatasetError: a file is damaged. Both are raised by the call, before the first
-    event.
+    event: it goes through the recording once, and its events once more, a session at a time.
     """
     begin, until = span(start, end)
     step = 0 if every is None else interval_ns(every)
     if depth is not None and depth < 1:
         raise UsageError(f"depth={depth} is no number of levels, expected at least 1")
-    markets = []
+    recordings = []
     for own_exchange, own_symbol in _markets(exchange, symbol):
-        market = load_market(root, own_exchange, own_symbol, end=until)
-        refuse_overlap(market, begin, until, by_event=False)
-        markets.append(market)
-    return events(markets, begin, until, step, depth)
+        parts = Held(Recording(root, own_exchange, own_symbol, end=until))
+        refuse_overlaps(parts, begin, until)
+        recordings.append(parts)
+    return events(recordings, begin, until, step, depth)
 
 
 def _markets(exchange: str | Sequence[str], symbol: str | Sequence[str]) -> list[tuple[str, str]]:
@@ -215,24 +216,24 @@ def tops(
     are those of `replay`. No Python loop runs over the messages.
     """
     begin, until = span(start, end)
-    market = load_market(root, exchange, symbol, end=until)
-    refuse_overlap(market, begin, until, by_event=False)
-    return tops_of(market, begin)
+    parts = Held(Recording(root, exchange, symbol, end=until))
+    refuse_overlaps(parts, begin, until)
+    return tops_of(parts, begin)
 
 
 def events(
-    markets: Sequence[Market],
+    recordings: Sequence[Iterable[Market]],
     begin: int | None = None,
     end: int | None = None,
     every: int = 0,
     depth: int | None = None,
 ) -> Iterator[Event]:
-    """Stream loaded markets from the first event received at ``begin`` (ns; None: from the first).
+    """Stream recordings, each in parts, from the first event received at ``begin`` (ns; None: the first).
 
     ``every`` (ns; 0: an event for each arrival) and ``depth`` are as in `replay`; ``end`` (ns) is where the
-    markets were cut.
+    recordings were cut.
     """
-    players = [_Player(market, begin, end, every, depth) for market in markets]
+    players = [_Player(parts, begin, end, every, depth) for parts in recordings]
     coming = [(player.time, at) for at, player in enumerate(players) if player.time is not None]
     heapq.heapify(coming)
     while coming:
@@ -248,24 +249,22 @@ def events(
 
 
 class _Player:
-    """Plays a market; what comes next is known before it is taken: no book is ahead of another's event."""
+    """Plays a recording; what comes next is known before it is taken: no book is ahead of another's event."""
 
     def __init__(
-        self, market: Market, begin: int | None, end: int | None, every: int, depth: int | None
+        self, parts: Iterable[Market], begin: int | None, end: int | None, every: int, depth: int | None
     ) -> None:
-        self._market = market
-        self._book = Book(market.columns, market.chain)
-        self._view = BookView(self._book, market, depth)
-        first = _first_at(market.ts_recv, begin)
-        _build(self._book, market, first)
         self._every = every
-        self._end = end if market.more else None
         self._moment = NO_TIME if begin is None or not every else -(-begin // every) * every
         self._shown = False
         """The interval before showed a valid book."""
         self._traded: list[TradeEvent] = []
-        self._arrivals = self._arriving(first, begin)
+        self._market: Market
+        self._book: Book
+        self._view: BookView
+        self._arrivals = self._arriving(parts, begin, depth)
         self._arrival = next(self._arrivals, None)
+        self._cut_at = end
         self._latest = NO_TIME
         self.time: int | None = None
         """When what comes next comes, ns; None: nothing does."""
@@ -297,7 +296,7 @@ class _Player:
             return
         until = self.time
         if until is None:
-            until = self._latest + 1 if self._end is None else self._end
+            until = self._latest + 1 if self._cut_at is None or not self._market.more else self._cut_at
         if not (self._book.valid or self._shown or self._traded):
             self._moment = max(self._moment, -(-until // self._every) * self._every)
         if self._moment < until:
@@ -326,36 +325,67 @@ class _Player:
             return None
         return BookEvent(int(market.ts_recv[i]), _time(market.ts_event[i]), _KINDS[kind], self._view)
 
-    def _arriving(self, first: int, begin: int | None) -> Iterator[tuple[int, bool, int]]:
-        """Yield time, whether it is a trade, and which, from message ``first`` on; times never fall.
+    def _arriving(
+        self, parts: Iterable[Market], begin: int | None, depth: int | None
+    ) -> Iterator[tuple[int, bool, int]]:
+        """Yield time, whether it is a trade, and which, from what was received at ``begin`` on.
 
-        A session ends just after what came last: its book is no longer known then.
+        Times never fall. It is of the part that ``self._market`` then is. A session ends just after what came
+        last: its book is no longer known then.
         """
-        market, trades = self._market, self._market.trades
-        seen = np.flatnonzero(~trades.backfilled)
-        seen = seen[_first_at(trades.ts_recv[seen], begin) :]
-        messages = np.arange(first, len(market.order))
-        is_trade = np.repeat((False, True), (len(messages), len(seen)))
-        which = np.concatenate((messages, seen))
-        rank = np.lexsort((is_trade, np.concatenate((market.order[messages], trades.order[seen]))))
-        is_trade, which = is_trade[rank], which[rank]
-        times = np.concatenate((market.ts_recv[messages], trades.ts_recv[seen]))[rank]
-        latest = np.maximum.accumulate(times)
-        latest[times == NO_TIME] += 1
-        for at in range(0, len(which), _BLOCK):
-            block = slice(at, at + _BLOCK)
-            yield from zip(
-                latest[block].tolist(), is_trade[block].tolist(), which[block].tolist(), strict=True
-            )
+        latest_before, reached = NO_TIME, begin is None
+        for number, market in enumerate(parts):
+            if number == 0:
+                self._book = Book(market.columns, market.chain)
+                self._view = BookView(self._book, market, depth)
+            # A session's begin leaves no message waiting: nothing points into the columns before.
+            self._market, self._book.columns = market, market.columns
+            messages, trades = np.arange(len(market.order)), market.trades
+            seen = np.flatnonzero(~trades.backfilled)
+            if not reached:
+                first = [
+                    own.order[which][at]
+                    for own, which in ((market, messages), (trades, seen))
+                    if (at := _first_at(own.ts_recv[which], begin)) < len(which)
+                ]
+                reached = bool(first)
+                place = min(first, default=NEVER)
+                messages = messages[market.order >= place]
+                seen = seen[trades.order[seen] >= place]
+                _build(self._book, market, len(market.order) - len(messages))
+            is_trade = np.repeat((False, True), (len(messages), len(seen)))
+            which = np.concatenate((messages, seen))
+            rank = np.lexsort((is_trade, np.concatenate((market.order[messages], trades.order[seen]))))
+            is_trade, which = is_trade[rank], which[rank]
+            times = np.concatenate((market.ts_recv[messages], trades.ts_recv[seen]))[rank]
+            latest = np.maximum.accumulate(np.maximum(times, latest_before))
+            latest_before = int(latest[-1]) if len(latest) else latest_before
+            latest[times == NO_TIME] += 1
+            for at in range(0, len(which), _BLOCK):
+                block = slice(at, at + _BLOCK)
+                yield from zip(
+                    latest[block].tolist(), is_trade[block].tolist(), which[block].tolist(), strict=True
+                )
 
 
-def tops_of(market: Market, begin: int | None = None) -> pl.DataFrame:
-    """Return the tops of a loaded market, from the first message received at ``begin``; see `tops`."""
+def tops_of(parts: Iterable[Market], begin: int | None = None) -> pl.DataFrame:
+    """Return the tops of a recording in parts, from the first message received at ``begin``; see `tops`."""
+    import polars as pl
+
+    rebuild, frames, reached = Rebuild(), [], begin is None
+    for market in parts:
+        rows = rebuild.tops(market)
+        first = 0 if reached else _first_at(market.ts_recv, begin)
+        reached |= first < len(rows)
+        frames.append(_tops_frame(market, rows, first))
+    return pl.concat(frames)
+
+
+def _tops_frame(market: Market, rows: Ints, first: int) -> pl.DataFrame:
     import polars as pl
     import pyarrow as pa
 
-    rows = build_tops(market)
-    keep = np.arange(_first_at(market.ts_recv, begin), len(market.order))
+    keep = np.arange(first, len(market.order))
     keep = keep[market.ts_recv[keep] != NO_TIME]  # the start of a session is no message
     rows = rows[keep]
 
@@ -379,9 +409,21 @@ def tops_of(market: Market, begin: int | None = None) -> pl.DataFrame:
     return frame
 
 
-def build_tops(market: Market) -> Ints:
-    """Rebuild the book over all messages: (n, 5) valid, best bid, its size, best ask, its size."""
-    return _build(Book(market.columns, market.chain), market, len(market.order))
+class Rebuild:
+    """Rebuilds the book of a recording part by part."""
+
+    def __init__(self) -> None:
+        self._book: Book | None = None
+
+    def tops(self, market: Market) -> Ints:
+        """Return the tops after each message of the next part.
+
+        (n, 5) valid, best bid, its size, best ask, its size; ticks and lots.
+        """
+        # A session's begin leaves no message waiting: nothing points into the columns before.
+        self._book = self._book or Book(market.columns, market.chain)
+        self._book.columns = market.columns
+        return _build(self._book, market, len(market.order))
 
 
 def _build(book: Book, market: Market, until: int) -> Ints:

@@ -24,8 +24,8 @@ def warm_up() -> None:
         sketch.trade(at + 10, "sell", 100, 2)
     market = sketch.market()
     rebuild(market.columns, market.chain)
-    tops_of(market)
-    for _ in events([market]):
+    tops_of([market])
+    for _ in events([[market]]):
         pass
     settings: dict[str, Value] = {"A": 1.0, "k": 1.0, "sigma": 1.0, "order_size": Decimal(1)}
     run(market, settings=settings)
