@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.made
 RIVALS := .venv-rivals
 PEERS  := .venv-peers
 
-.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-fills bench-cold bench-recorder bench-faults clean crash-test fault-test long-test peer-test
+.PHONY: demo test lint type unit real-test container-test bench bench-datasets bench-replay bench-fills bench-cold bench-days bench-recorder bench-faults clean crash-test fault-test long-test peer-test
 
 demo: $(STAMP)
 	@$(BIN)/mmdata demo
@@ -81,6 +81,10 @@ bench-fills: $(STAMP) $(RIVALS)/.made
 # From cold files to fills, in new processes; needs the real captures.
 bench-cold: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.cold
+
+# A month and many parameter sets: 10 GB of disk; needs the real captures.
+bench-days: $(STAMP)
+	$(BIN)/python -m benchmarks.days
 
 bench-recorder: $(STAMP) $(RIVALS)/.made
 	$(BIN)/python -m benchmarks.recorder

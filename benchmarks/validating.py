@@ -72,7 +72,7 @@ def tile(root: Path, times: int) -> int:
         session = f"{time_name(first + shift)[:15]}Z-tile{number:02d}"
         for part, rows in parts:
             partition = replace(part.partition, date=DATE)
-            publish(root, partition, session, part.n, _moved(rows, shift, session), {"version": "benchmark"})
+            publish(root, partition, session, part.n, moved(rows, shift, session), {"version": "benchmark"})
             depth_rows += rows.num_rows if part.partition.table == "depth" else 0
     return depth_rows
 
@@ -82,7 +82,8 @@ def tile_rows(root: Path, rows: int) -> int:
     return tile(root, -(-rows // _ROWS))
 
 
-def _moved(rows: pa.Table, shift: int, session: str) -> pa.Table:
+def moved(rows: pa.Table, shift: int, session: str) -> pa.Table:
+    """Return rows of another session, ``shift`` ns later."""
     for at, field in enumerate(rows.schema):
         if pa.types.is_timestamp(field.type):
             later = pc.add(rows[field.name].cast(pa.int64()), shift).cast(field.type)
