@@ -18,7 +18,6 @@ for its snapshot applies them late.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -54,16 +53,13 @@ MAX_DEPTH = 9
 UNIT = 10  # keys are multiples of it, and there is a window; 0: all levels are in the sorted rows
 BASE = 11  # BASE + side: key of the window's first place, in units
 TOP = 13  # TOP + side: place of the best level in the window, or -1
-INSIDE = 15  # INSIDE + side: number of levels in the window
-PUT_OFF = 17  # PUT_OFF + side: number of changes that are put off
-STATE_SIZE = 19
+PUT_OFF = 15  # PUT_OFF + side: number of changes that are put off
+ROWS_SET = 17  # rows of the next message that are set already
+STATE_SIZE = 18
 
 WINDOW = 1 << 16  # places, of which a quarter is above the touch when it is drawn
 NO_BASE = -(2**62)  # below all prices: the first level draws the window
 _ABOVE = WINDOW // 4
-_WORD_BITS = 5
-_WORD = 1 << _WORD_BITS  # bits of a word: as a float it is exact
-_WORD_MASK = _WORD - 1
 _FAR_BITS = 12
 _FAR = 1 << _FAR_BITS  # slots of the changes that are put off, a side
 _MOST_PUT_OFF = _FAR // 4
@@ -89,7 +85,6 @@ class Levels(NamedTuple):
     keys: Ints  # (4, m), ascending: those of bids, of asks; room to sort those that were put off
     sizes: Ints  # (4, m)
     window: Ints  # (2, WINDOW)
-    bits: Ints  # (2, WINDOW / 32): which places of the window have a level, 32 a word
     far: Ints  # (2, _FAR, 2): changes that are put off, key (NO_PRICE: a free slot) and size, hashed by key
 
 
@@ -99,7 +94,6 @@ def new_levels(capacity: int) -> Levels:
         np.zeros((4, capacity), np.int64),
         np.zeros((4, capacity), np.int64),
         np.zeros((2, WINDOW), np.int64),
-        np.zeros((2, WINDOW // _WORD), np.int64),
         np.full((2, _FAR, 2), NO_PRICE, np.int64),
     )
 
@@ -175,27 +169,28 @@ def _insert(keys: Ints, sizes: Ints, count: int, at: int, key: int, size: int) -
 
 
 @helper
-def _put(window: Ints, bits: Ints, at: int, size: int) -> int:
-    """Set a place of one side's window; return by how many levels it has grown."""
-    was = 1 if window[at] != 0 else 0
-    now = 1 if size != 0 else 0
-    window[at] = size
-    bits[at >> _WORD_BITS] ^= (was ^ now) << (at & _WORD_MASK)
-    return now - was
+def _highest(places: Ints, end: int) -> int:
+    """Return the highest place below ``end`` that has a level, or -1; ``places`` (WINDOW,) of one side."""
+    at = end - 1
+    # Eight at a time: a thin book has thousands of empty places between its levels.
+    while at >= 7:
+        near = places[at] | places[at - 1] | places[at - 2] | places[at - 3]
+        further = places[at - 4] | places[at - 5] | places[at - 6] | places[at - 7]
+        if near | further != 0:
+            break
+        at -= 8
+    while at >= 0 and places[at] == 0:
+        at -= 1
+    return at
 
 
 @helper
-def _highest(bits: Ints, end: int) -> int:
-    """Return the highest place below ``end`` that has a level, or -1; ``bits`` (WINDOW / 32,) of one side."""
-    at = end >> _WORD_BITS
-    inside = end & _WORD_MASK
-    word = bits[at] & ((1 << inside) - 1) if inside else 0
-    while word == 0:
-        at -= 1
-        if at < 0:
-            return -1
-        word = bits[at]
-    return int(at * _WORD + math.frexp(float(word))[1] - 1)
+def _count_inside(levels: Levels, state: Ints, side: int) -> int:
+    """Return the number of levels in the window of ``side``."""
+    count = 0
+    for size in levels.window[side, : state[TOP + side] + 1]:
+        count += 1 if size != 0 else 0
+    return count
 
 
 @helper
@@ -225,7 +220,7 @@ def next_best(levels: Levels, state: Ints, side: int, key: int) -> int:
     if unit > 0:
         at = -(-key // unit) - state[BASE + side]
         if at > 0:
-            found = _highest(levels.bits[side], min(at, WINDOW))
+            found = _highest(levels.window[side], min(at, WINDOW))
             if found >= 0:
                 return int((state[BASE + side] + found) * unit)
         settle(levels, state, side)
@@ -278,7 +273,7 @@ def level_known(levels: Levels, state: Ints, side: int, price: int) -> bool:
 def count_levels(levels: Levels, state: Ints, side: int) -> int:
     """Return the number of levels of ``side``."""
     settle(levels, state, side)
-    return int(state[BIDS + side] + state[INSIDE + side])
+    return int(state[BIDS + side] + _count_inside(levels, state, side))
 
 
 @kernel(chain)
@@ -386,20 +381,15 @@ def _put_off(levels: Levels, state: Ints, side: int, key: int, size: int) -> boo
 @helper
 def _clear_window(levels: Levels, state: Ints, side: int) -> None:
     """Take all levels out of the window of ``side``."""
-    bits, window = levels.bits[side], levels.window[side]
-    for word in range(len(bits)):
-        if bits[word] != 0:
-            bits[word] = 0
-            for at in range(word * _WORD, (word + 1) * _WORD):
-                window[at] = 0
+    levels.window[side, : state[TOP + side] + 1] = 0
     state[TOP + side] = -1
-    state[INSIDE + side] = 0
 
 
 @helper
 def _has_room(levels: Levels, state: Ints, side: int) -> bool:
     """Tell whether the sorted row of ``side`` has room for all its levels; sets FULL where it has none."""
-    if state[BIDS + side] + state[PUT_OFF + side] + state[INSIDE + side] > levels.keys.shape[1]:
+    outside = state[BIDS + side] + state[PUT_OFF + side]
+    if outside + _count_inside(levels, state, side) > levels.keys.shape[1]:
         state[FULL] = 1
         return False
     return True
@@ -411,14 +401,14 @@ def _empty_window(levels: Levels, state: Ints, side: int) -> None:
     keys, sizes = levels.keys[side], levels.sizes[side]
     settle(levels, state, side)
     count = state[BIDS + side]
-    end = count + state[INSIDE + side]
+    end = count + _count_inside(levels, state, side)
     state[BIDS + side] = end
     at = state[TOP + side]
     while end > count:
         end -= 1
         keys[end] = (state[BASE + side] + at) * state[UNIT]
         sizes[end] = levels.window[side, at]
-        at = _highest(levels.bits[side], at)
+        at = _highest(levels.window[side], at)
     _clear_window(levels, state, side)
 
 
@@ -436,9 +426,7 @@ def _draw_window(levels: Levels, state: Ints, side: int, place: int) -> bool:
         count -= 1
         at = keys[count] // unit - base
         levels.window[side, at] = sizes[count]
-        levels.bits[side, at >> _WORD_BITS] |= 1 << (at & _WORD_MASK)
     state[BIDS + side] = count
-    state[INSIDE + side] = end - count
     if end > count:
         state[TOP + side] = keys[end - 1] // unit - base
     return True
@@ -476,22 +464,21 @@ def _reach_below(levels: Levels, state: Ints, side: int) -> None:
 
 
 @helper
-def _remove_best(levels: Levels, state: Ints, side: int) -> None:
-    """Find the best level after that of the window's top was removed."""
-    state[TOP + side] = _highest(levels.bits[side], state[TOP + side])
-    if state[TOP + side] < 0:
-        _reach_below(levels, state, side)
-
-
-@helper
 def _set_outside(levels: Levels, state: Ints, side: int, key: int, size: int) -> bool:
-    """Set a level that is below the window, off its unit, or of a book without one; False without room."""
+    """Set a level that is not in the window, or of a book without one; False when there is no room."""
     unit = state[UNIT]
     if unit > 0 and key % unit == 0:
-        if not _put_off(levels, state, side, key, size):
-            return False
-        if state[TOP + side] < 0:
-            _reach_below(levels, state, side)
+        place = key // unit
+        if place < state[BASE + side]:
+            if not _put_off(levels, state, side, key, size):
+                return False
+            if state[TOP + side] < 0:
+                _reach_below(levels, state, side)
+        elif size != 0:  # above the window there is nothing to remove
+            if not _draw_window(levels, state, side, place):
+                return False
+            state[TOP + side] = place - state[BASE + side]
+            levels.window[side, state[TOP + side]] = size
         return True
     if unit > 0:
         # Both or neither: a window emptied by half would be filled again above its own levels.
@@ -516,81 +503,120 @@ def _clear(levels: Levels, state: Ints) -> None:
 
 
 @helper
+def _set_near(
+    sides: NDArray[np.int8],
+    price: Ints,
+    size: Ints,
+    begin: int,
+    end: int,
+    window: Ints,
+    far: Ints,
+    state: Ints,
+) -> int:
+    """Set the levels of rows ``begin:end``, each in its place of the window or among those that are put off.
+
+    Returns the first row that has neither, or ``end``. The best levels are found again; a window that was
+    left without levels (TOP is -1) has to be moved by the caller.
+
+    Nearly all rows end here, so that each instruction counts. It takes the arrays that it needs, not the
+    tuples that they are in: to hand these over costs as much as a dozen levels.
+    """
+    unit = state[UNIT]
+    # Without a sign: of an index with one it is asked each time whether it counts from the end.
+    row, one, stop = np.uint64(begin), np.uint64(1), np.uint64(end)
+    while row < stop:
+        side = BID if sides[row] == BID else ASK
+        sign = 1 if side == BID else -1
+        base, top = state[BASE + side], state[TOP + side]
+        places = window[side]
+        while row < stop and sides[row] == side:
+            key = sign * price[row]
+            lots = size[row]
+            if unit == 1:
+                at = key - base
+            elif key % unit == 0:
+                at = key // unit - base
+            else:
+                at = -1
+            if 0 <= at < WINDOW:
+                places[at] = lots
+                # Whether a level goes is as good as random: it is asked of the few that are at the touch.
+                if at > top and lots != 0:
+                    top = at
+            else:
+                slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)  # as `_find_far`
+                held = far[side, slot, 0]
+                while held != key and held != NO_PRICE:
+                    slot = (slot + 1) & (_FAR - 1)
+                    held = far[side, slot, 0]
+                if held != key:
+                    break
+                far[side, slot, 1] = lots
+            row += one
+        # No place above it has a level: what was the best before, or came since, may have gone again.
+        if top >= 0 and places[top] == 0:
+            top = _highest(places, top)
+        state[TOP + side] = top
+        if row < stop and sides[row] == side:
+            break
+    return int(np.int64(row))
+
+
+@helper
+def _cut(levels: Levels, state: Ints) -> None:
+    """Cut the worst levels beyond the most that the feed speaks of."""
+    for side in range(2):
+        extra = state[BIDS + side] - state[MAX_DEPTH]
+        if extra > 0:
+            keys, sizes = levels.keys[side], levels.sizes[side]
+            state[BIDS + side] -= extra
+            for i in range(state[BIDS + side]):
+                keys[i] = keys[i + extra]
+                sizes[i] = sizes[i + extra]
+
+
+@helper
 def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
     """Set the levels of ``message`` in the book; False when the arrays are too small for one."""
-    row, end = columns.start[message], columns.start[message + 1]
+    row, end = columns.start[message] + state[ROWS_SET], columns.start[message + 1]
+    state[ROWS_SET] = 0
     while row < end:
-        side = BID if columns.side[row] == BID else ASK  # wide: one copy of what follows is compiled
-        sign = 1 if side == BID else -1
-        unit, base, top, inside = state[UNIT], state[BASE + side], state[TOP + side], state[INSIDE + side]
-        window, bits = levels.window[side], levels.bits[side]
-        was_best = False
-        # What nearly all rows are is done here, without a branch that depends on the level and with
-        # nothing that happens seldom: each costs as much as the rest. What follows is inline for the same
-        # reason: to hand the arrays to a function costs more than the function.
-        while unit == 1 and row < end and columns.side[row] == side:
-            at = sign * columns.price[row] - base
-            if at < 0 or at >= WINDOW:
-                break
-            size = columns.size[row]
-            row += 1
-            inside += _put(window, bits, at, size)
-            if at >= top:
-                if size != 0:
-                    top = at
-                elif at == top:
-                    was_best = True
-                    break
-        while unit > 1 and not was_best and row < end and columns.side[row] == side:  # the same, in units
-            key = sign * columns.price[row]
-            place = key // unit
-            at = place - base
-            if at < 0 or at >= WINDOW or place * unit != key:
-                break
-            size = columns.size[row]
-            row += 1
-            inside += _put(window, bits, at, size)
-            if at >= top:
-                top = at if size != 0 else top
-                was_best = size == 0 and at == top
-        state[TOP + side] = top
-        state[INSIDE + side] = inside
-        if was_best:
-            word = top >> _WORD_BITS
-            while word > 0 and bits[word] == 0:
-                word -= 1
-            if bits[word] != 0:
-                state[TOP + side] = word * _WORD + math.frexp(float(bits[word]))[1] - 1
-            else:
-                _remove_best(levels, state, side)
-        elif row < end and columns.side[row] == side:
-            key, size = sign * columns.price[row], columns.size[row]
-            place = key if unit < 2 else key // unit
-            if unit > 0 and place >= base + WINDOW and place * unit == key:
-                if size == 0:  # above the window there is nothing
-                    row += 1
-                elif not _draw_window(levels, state, side, place):
-                    return False
-                continue  # the window reaches there now
-            slot = (key ^ (key >> _FAR_BITS)) & (_FAR - 1)  # as `_find_far`
-            held = levels.far[side, slot, 0]
-            while held != key and held != NO_PRICE:
-                slot = (slot + 1) & (_FAR - 1)
-                held = levels.far[side, slot, 0]
-            if held == key:
-                levels.far[side, slot, 1] = size
-            elif not _set_outside(levels, state, side, key, size):
+        if state[UNIT] > 0:
+            row = _set_near(
+                columns.side, columns.price, columns.size, row, end, levels.window, levels.far, state
+            )
+            for side in range(2):
+                if state[TOP + side] < 0:
+                    _reach_below(levels, state, side)
+        if row < end:
+            side = BID if columns.side[row] == BID else ASK
+            key = columns.price[row] if side == BID else -columns.price[row]
+            if not _set_outside(levels, state, side, key, columns.size[row]):
                 return False
             row += 1
     if state[MAX_DEPTH] > 0:
-        for side in range(2):
-            extra = state[BIDS + side] - state[MAX_DEPTH]
-            if extra > 0:  # cut the worst levels
-                keys, sizes = levels.keys[side], levels.sizes[side]
-                state[BIDS + side] -= extra
-                for i in range(state[BIDS + side]):
-                    keys[i] = keys[i + extra]
-                    sizes[i] = sizes[i + extra]
+        _cut(levels, state)
+    return True
+
+
+@helper
+def _take_near(columns: Columns, i: int, levels: Levels, state: Ints) -> bool:
+    """Take a diff that continues a valid book, as far as its levels are near; False: `step` has to go on.
+
+    The compiler puts it where it is called, which spares `run` the handing over of all arrays to `step`.
+    """
+    # A side without a level in its window has none, or there is no window.
+    if columns.kind[i] != DIFF or state[VALID] == 0 or state[TOP + BID] < 0 or state[TOP + ASK] < 0:
+        return False
+    first_id, last_id, prev_id = columns.first_id[i], columns.last_id[i], columns.prev_id[i]
+    if _classify(state[RULE], state[BOOK_ID], first_id, last_id, prev_id) != CONTINUES:
+        return False
+    begin, end = columns.start[i] + state[ROWS_SET], columns.start[i + 1]
+    row = _set_near(columns.side, columns.price, columns.size, begin, end, levels.window, levels.far, state)
+    if row < end or state[TOP + BID] < 0 or state[TOP + ASK] < 0:
+        state[ROWS_SET] = min(row, end - 1) - columns.start[i]  # a row is left, with which a window is moved
+        return False
+    state[BOOK_ID] = last_id
     return True
 
 
@@ -641,6 +667,8 @@ def _splice(columns: Columns, last: int, levels: Levels, state: Ints) -> None:
 @kernel(chain)
 def step(columns: Columns, i: int, levels: Levels, state: Ints) -> None:
     """Take message ``i`` into the book. When it sets ``state[FULL]``: grow, clear FULL, step again."""
+    if _take_near(columns, i, levels, state):
+        return
     kind = columns.kind[i]
     if kind == DIFF:
         if state[SUSPENDED] == 1 and (
@@ -716,9 +744,10 @@ def run(
     or an invalid book. ``applied`` (n,) is true where the message left a valid book at its own id.
     """
     for i in range(begin, end):
-        step(columns, i, levels, state)
-        if state[FULL] == 1:
-            return i
+        if not _take_near(columns, i, levels, state):
+            step(columns, i, levels, state)
+            if state[FULL] == 1:
+                return i
         valid = state[VALID]
         bid, ask = best(levels, state, BID), best(levels, state, ASK)
         tops[i, 0] = valid
