@@ -14,6 +14,7 @@ from mmdata.datasets._kernel import (
     REPLACE,
     SESSION,
     SPLICE,
+    WINDOW,
     Columns,
     level_known,
 )
@@ -287,3 +288,25 @@ def test_level_far_below_a_window_that_is_empty_is_the_best() -> None:
     tops = rebuild(made, unlimited)
     assert tops.bid_price.tolist() == [1_000_000, NO_PRICE, 10, 7]
     assert tops.bid_size.tolist() == [5, 0, 4, 2]
+
+
+def test_message_that_is_near_in_parts_is_taken_whole() -> None:
+    """The window is left without levels by the last row, or a level far below stands between near ones."""
+    far = 100 - 3 * WINDOW
+    made = columns(
+        mark(SESSION),
+        splice(104, [("bid", 100, 5), ("ask", 101, 3)]),
+        diff(105, 109, [("bid", 99, 7), ("bid", far, 4), ("bid", 98, 2), ("ask", 102, 6)]),
+        diff(110, 112, [("ask", 101, 0), ("bid", 98, 0), ("bid", 99, 0), ("bid", 100, 0)]),
+        diff(113, 115, [("bid", far, 8), ("bid", 90, 1), ("ask", 104, 9)]),
+    )
+    tops = rebuild(made, SPOT)
+    assert tops.valid.tolist() == [False, False, True, True, True]
+    assert tops.bid_price[2:].tolist() == [100, far, 90]
+    assert tops.bid_size[2:].tolist() == [5, 4, 1]
+    assert tops.ask_price[2:].tolist() == [101, 102, 102]
+    book = Book(made, SPOT)
+    for message in range(5):
+        book.step(message)
+    assert book.bids() == [(90, 1), (far, 8)]
+    assert book.asks() == [(102, 6), (104, 9)]

@@ -600,7 +600,7 @@ def _apply(columns: Columns, message: int, levels: Levels, state: Ints) -> bool:
 
 
 @helper
-def _take_near(columns: Columns, i: int, levels: Levels, state: Ints) -> bool:
+def take_near(columns: Columns, i: int, levels: Levels, state: Ints) -> bool:
     """Take a diff that continues a valid book, as far as its levels are near; False: `step` has to go on.
 
     The compiler puts it where it is called, which spares `run` the handing over of all arrays to `step`.
@@ -667,7 +667,7 @@ def _splice(columns: Columns, last: int, levels: Levels, state: Ints) -> None:
 @kernel(chain)
 def step(columns: Columns, i: int, levels: Levels, state: Ints) -> None:
     """Take message ``i`` into the book. When it sets ``state[FULL]``: grow, clear FULL, step again."""
-    if _take_near(columns, i, levels, state):
+    if take_near(columns, i, levels, state):
         return
     kind = columns.kind[i]
     if kind == DIFF:
@@ -744,7 +744,7 @@ def run(
     or an invalid book. ``applied`` (n,) is true where the message left a valid book at its own id.
     """
     for i in range(begin, end):
-        if not _take_near(columns, i, levels, state):
+        if not take_near(columns, i, levels, state):
             step(columns, i, levels, state)
             if state[FULL] == 1:
                 return i
