@@ -9,93 +9,20 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 
 from mmdata.datasets._kernel import ASK, BID
 from mmdata.datasets.book import Book
 from mmdata.datasets.market import Market
 from mmdata.replay import state as s
 from mmdata.replay.clock import Timeline, map_clock, timeline
-from mmdata.replay.desk import (
-    Desk,
-    amend,
-    cancel,
-    inventory,
-    is_free,
-    order_price,
-    order_size,
-    place,
-    replace,
-)
 from mmdata.replay.engine import Delay, Engine, Lane, Rules, Signals, cut_feed, feed_of
 from mmdata.replay.fills import MODELS
 from mmdata.replay.sketch import EPOCH, Sketch
-from mmdata.replay.strategies import Strategy, strategy
-from mmdata.replay.view import (
-    View,
-    best_ask,
-    best_bid,
-    depth,
-    depth_size,
-    imbalance,
-    microprice,
-    signal,
-    size,
-    vamp,
-    volume_to,
-)
+from mmdata.replay.strategies import Strategy
+from tests.wild import COMPILED, PLAIN
 
 MS = 1_000_000
 SPAN_MS = 2000
-SLOTS = 5
-
-
-def act(view: View, desk: Desk) -> None:
-    """Do something with each slot, as its own random numbers say; note a sum of all that it sees."""
-    memory = view.memory
-    memory[0] = (memory[0] * 48271.0 + view.parameter[0]) % 2147483647.0
-    draw = int(memory[0])
-    memory[1] += best_bid(view) + best_ask(view) + microprice(view) + inventory(desk)
-    memory[1] += vamp(view, 3) + imbalance(view, 2) + depth_size(view, BID, 2) - depth_size(view, ASK, 2)
-    memory[1] += volume_to(view, ASK, best_ask(view) + 1.0) + size(view, BID, best_bid(view) - 1.0)
-    second = depth(view, BID, 2)
-    if second == second:
-        memory[1] += second
-    known = signal(view, 0)
-    if known == known:
-        memory[1] += known
-    if best_bid(view) >= best_ask(view):  # a random book may be crossed
-        return
-    if draw % 11 == 0 and is_free(desk, 0):  # takes, and rests with what is left
-        place(desk, 0, BID, best_ask(view) + 1, 9, s.LIMIT)
-        return
-    for slot in range(SLOTS):
-        draw = (draw * 48271 + slot) % 2147483647
-        side = slot % 2
-        away = (draw // 7) % 4 - 1
-        lots = 1 + (draw // 31) % 6
-        price = best_bid(view) - away if side == BID else best_ask(view) + away
-        if is_free(desk, slot) and away < 0:
-            place(
-                desk,
-                slot,
-                side,
-                best_ask(view) + 1 if side == BID else best_bid(view) - 1,
-                lots,
-                2 + draw % 2,
-            )
-        elif is_free(desk, slot):
-            place(desk, slot, side, price, lots, draw % 2)
-        elif draw % 5 == 0:
-            cancel(desk, slot)
-        elif draw % 5 == 1 and away >= 0:
-            replace(desk, slot, price, lots)
-        elif draw % 5 == 2:
-            amend(desk, slot, order_price(desk, slot), max(order_size(desk, slot) - 1, 1))
-
-
-COMPILED = strategy(slots=SLOTS, memory=2, seed=1.0)(njit()(act))
-PLAIN = strategy(slots=SLOTS, memory=2, seed=1.0)(act)
 
 
 @dataclass(frozen=True)
@@ -167,8 +94,8 @@ class Case:
         rules = Rules(most_lots=self.limit)
         rates = {"intensity": 9.0, "decay": 0.7, "explained_intensity": 2.0, "explained_decay": 0.7}
         return [
-            *(Lane(name, (7.0 + i,), rules, **rates) for i, name in enumerate(MODELS)),
-            Lane("price-cross", (99.0,), rules),
+            *(Lane(name, (7.0 + i, 1.0), rules, **rates) for i, name in enumerate(MODELS)),
+            Lane("price-cross", (99.0, 1.0), rules),
         ]
 
 
