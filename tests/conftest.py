@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,9 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MMDATA_SHARED") or REPOSITORY.parent / "shared")
 DRAWN = drawn_seed(DEFECTS_SEED)
 os.environ[DEFECTS_SEED] = str(DRAWN)  # workers plant what the run says at its end
+# Hundreds of tests start processes of ours: each would compile the sources to bytecode anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 WINGS = ("recorder", "datasets", "replay", "sandbox", "cli")
 
 

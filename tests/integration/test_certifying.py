@@ -12,7 +12,7 @@ from mmdata.datasets.certificate.store import CERTIFICATES
 from mmdata.recorder.segments import recount, recover
 from tests.builders import spot_lines
 from tests.certified import certified, write_capture
-from tests.integration.conftest import RunningSandbox, mmdata, write_job
+from tests.integration.conftest import RunningSandbox, answered, mmdata, write_job
 
 Start = Callable[..., RunningSandbox]
 
@@ -32,7 +32,7 @@ def test_recording_ends_with_certificates_that_verify_bears_out(tmp_path: Path, 
     recorded = json.loads(run.stdout)
     assert recorded["warnings"] == []
     assert recorded["certified"] >= 5  # three symbols and `_` of both; more where midnight comes in between
-    verified = mmdata("verify", root, "--json")
+    verified = answered("verify", root, "--json")
     assert verified.returncode == 0, verified.stdout
     answer = json.loads(verified.stdout)
     assert (answer["schema"], answer["exit"], answer["differences"], answer["notes"]) == (1, 0, [], [])
@@ -53,13 +53,13 @@ def test_recovery_certifies_and_says_so(tmp_path: Path) -> None:
     run = mmdata("recover", tmp_path)
     assert run.returncode == 0, run.stderr
     assert "2 segments ingested, 26 rows; 2 days of a symbol certified" in run.stdout
-    told = mmdata("verify", tmp_path)
+    told = answered("verify", tmp_path)
     assert told.returncode == 0
     assert (
         "2 days of a symbol are as certified (26 rows, 2 captures counted again), 0 differences"
         in told.stdout
     )
-    assert mmdata("verify", tmp_path, "--quiet").stdout == ""
+    assert answered("verify", tmp_path, "--quiet").stdout == ""
 
 
 def test_import_certifies_and_importing_again_changes_nothing(tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_import_certifies_and_importing_again_changes_nothing(tmp_path: Path) ->
     command = ("import", source, "-f", "hftbacktest", "--exchange", "binance", "--symbol", "BTCUSDT")
     answers = []
     for _ in range(2):
-        run = mmdata(*command, "--out", tmp_path / "data", "--json")
+        run = answered(*command, "--out", tmp_path / "data", "--json")
         assert run.returncode == 0, run.stderr
         answers.append(json.loads(run.stdout)["certified"])
     assert answers == [2, 0]
-    verified = json.loads(mmdata("verify", tmp_path / "data", "--json").stdout)
+    verified = json.loads(answered("verify", tmp_path / "data", "--json").stdout)
     assert (verified["exit"], len(verified["verified"]), verified["recounted_segments"]) == (0, 2, 0)
     assert "captures of 1 segments were not kept" in verified["notes"][0]
 
@@ -81,30 +81,30 @@ def test_differences_are_exit_1_by_name_and_certify_does_not_hide_them(tmp_path:
     root = certified(tmp_path / "data")
     lost = min((root / "trades").rglob("*.parquet"))
     lost.unlink()
-    run = mmdata("verify", root)
+    run = answered("verify", root)
     assert run.returncode == 1
     assert f"{lost.relative_to(root)} is missing".replace(" ", "") in "".join(run.stdout.split())
     assert "1 differences" in run.stdout
-    assert mmdata("certify", root).returncode == 0
-    assert mmdata("verify", root).returncode == 1
+    assert answered("certify", root).returncode == 0
+    assert answered("verify", root).returncode == 1
 
 
 def test_days_without_a_certificate_are_certified_on_demand(tmp_path: Path) -> None:
     root = certified(tmp_path / "data")
     shutil.rmtree(root / CERTIFICATES)
-    verified = json.loads(mmdata("verify", root, "--json").stdout)
+    verified = json.loads(answered("verify", root, "--json").stdout)
     assert verified["exit"] == 1
     assert all("no certificate" in found["sentence"] for found in verified["differences"])
-    answer = json.loads(mmdata("certify", root, "--json").stdout)
+    answer = json.loads(answered("certify", root, "--json").stdout)
     assert (answer["schema"], answer["exit"], len(answer["certified"]), answer["left"]) == (1, 0, 2, 0)
-    assert mmdata("verify", root).returncode == 0
-    assert "0 certified, 2 had their certificate" in mmdata("certify", root).stdout
+    assert answered("verify", root).returncode == 0
+    assert "0 certified, 2 had their certificate" in answered("certify", root).stdout
 
 
 def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
     for verb in ("verify", "certify"):
-        assert mmdata(verb, tmp_path / "none").returncode == 2
-        assert mmdata(verb, tmp_path, "--date", "tomorrow").returncode == 2
+        assert answered(verb, tmp_path / "none").returncode == 2
+        assert answered(verb, tmp_path, "--date", "tomorrow").returncode == 2
 
 
 def test_what_an_earlier_run_ingested_and_could_not_certify_the_next_one_does(

@@ -19,7 +19,7 @@ from mmdata.cli.main import main
 from mmdata.recorder.config import load_job
 from mmdata.replay import simulate, sweep
 from tests.builders import spot_lines
-from tests.integration.conftest import ENVIRONMENT, REPOSITORY, mmdata
+from tests.integration.conftest import ENVIRONMENT, REPOSITORY, answered, mmdata
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +89,16 @@ def test_each_table_of_the_demo_is_read_by_polars(demo: tuple[Path, dict[str, An
 
 def test_what_the_demo_holds_is_listed(demo: tuple[Path, dict[str, Any], str]) -> None:
     root, _, _ = demo
-    run = mmdata("ls", root, "--exchange", "okx")
+    run = answered("ls", root, "--exchange", "okx")
     assert run.returncode == 0, run.stderr
     assert f"{root}: 2 symbols" in run.stdout.replace("\n", "")
     assert "BTC-USDT" in run.stdout
     assert "BTCUSDT" not in run.stdout
-    answer = json.loads(mmdata("ls", root, "--json").stdout)
+    answer = json.loads(answered("ls", root, "--json").stdout)
     assert answer["schema"] == 1
     assert all(held["coverage"] > 0.5 for held in answer["symbols"] if held["symbol"] != "_")
-    assert mmdata("ls", root / "none").returncode == 2
-    assert mmdata("ls", root, "--quiet").stdout == ""
+    assert answered("ls", root / "none").returncode == 2
+    assert answered("ls", root, "--quiet").stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_a_strategy_of_a_file_trades_the_demo(demo: tuple[Path, dict[str, Any], 
     ladder = REPOSITORY / "examples" / "ladder.py"
     told = ("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", "--strategy", f"{ladder}:ladder")
     fills = ("--fills", "at-or-through,l2-queue,hybrid")
-    ran = mmdata(*told, *fills, "--set", "lots=100", "--set", "A=1", "--set", "k=0.1", "--json")
+    ran = answered(*told, *fills, "--set", "lots=100", "--set", "A=1", "--set", "k=0.1", "--json")
     assert ran.returncode == 0, ran.stderr
     answer = json.loads(ran.stdout)
     assert answer["strategy"] == "ladder"
     assert len(answer["hash"]) == 64
     assert [day["certificate"] for day in answer["data"] if len(day["certificate"]) == 64]
     assert all(model["fills"] > 20 for model in answer["models"])
-    refused = mmdata(*told, "--set", "offset=-1")
+    refused = answered(*told, "--set", "offset=-1")
     assert refused.returncode == 2
     assert "parameter offset of ladder was '-1', expected a number from 0 to 1000" in refused.stderr
 
@@ -170,7 +170,7 @@ def test_a_strategy_of_a_file_trades_the_demo(demo: tuple[Path, dict[str, Any], 
 def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[str, Any], str]) -> None:
     root, _, _ = demo
     told = ("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", "--seed", "3", "--json")
-    first, second = mmdata(*told), mmdata(*told)
+    first, second = mmdata(*told), answered(*told)
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
     answer = json.loads(first.stdout)
@@ -186,7 +186,7 @@ def test_replay_of_the_demo_twice_gives_the_same_answer(demo: tuple[Path, dict[s
 def test_setting_that_is_set_stands_in_the_result(demo: tuple[Path, dict[str, Any], str]) -> None:
     root, _, _ = demo
     told = ("replay", root, "--exchange", "okx", "--symbol", "BTC-USDT", "--json")
-    run = mmdata(*told, "--set", "A=30", "--set", "k=1.5", "--fills", "l2-queue")
+    run = answered(*told, "--set", "A=30", "--set", "k=1.5", "--fills", "l2-queue")
     answer = json.loads(run.stdout)
     named = {parameter["name"]: parameter for parameter in answer["parameters"]}
     assert (named["A"]["value"], named["A"]["source"]) == (30.0, "set")
@@ -195,7 +195,7 @@ def test_setting_that_is_set_stands_in_the_result(demo: tuple[Path, dict[str, An
 
 def test_table_for_people_names_every_model_and_parameter(demo: tuple[Path, dict[str, Any], str]) -> None:
     root, _, _ = demo
-    run = mmdata("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT")
+    run = answered("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT")
     for word in (
         "price-cross",
         "trade-through",
@@ -225,7 +225,7 @@ def test_wrong_replay_is_exit_2_with_a_sentence(
     demo: tuple[Path, dict[str, Any], str], args: list[str], sentence: str
 ) -> None:
     root, _, _ = demo
-    run = mmdata("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", *args)
+    run = answered("replay", root, "--exchange", "binance", "--symbol", "BTCUSDT", *args)
     assert run.returncode == 2
     assert run.stdout == ""
     assert sentence in run.stderr
@@ -241,7 +241,7 @@ def source(tmp_path: Path) -> Path:
 
 def import_(source: Path, out: Path, *args: str) -> subprocess.CompletedProcess[str]:
     told = ("--format", "hftbacktest", "--exchange", "binance", "--symbol", "BTCUSDT", "--out", out)
-    return mmdata("import", source, *told, *args)
+    return answered("import", source, *told, *args)
 
 
 def test_import_tells_what_it_derived_and_counts_every_line(source: Path, tmp_path: Path) -> None:
@@ -263,10 +263,10 @@ def test_parquet_of_length_0_is_told_by_validate_and_by_replay(source: Path, tmp
     import_(source, tmp_path / "data")
     [path] = (tmp_path / "data/trades").rglob("*.parquet")
     path.write_bytes(b"")
-    told = mmdata("validate", tmp_path / "data")
+    told = answered("validate", tmp_path / "data")
     assert told.returncode == 1
     assert "is empty (0 bytes), expected a Parquet file" in told.stdout.replace("\n", " ")
-    run = mmdata("replay", tmp_path / "data", "--exchange", "binance", "--symbol", "BTCUSDT")
+    run = answered("replay", tmp_path / "data", "--exchange", "binance", "--symbol", "BTCUSDT")
     assert run.returncode == 1
     assert f"{path}: cannot be read as Parquet (0 bytes" in run.stderr
 
@@ -274,9 +274,9 @@ def test_parquet_of_length_0_is_told_by_validate_and_by_replay(source: Path, tmp
 def test_validate_exits_0_for_recorded_flaws_and_1_with_strict(source: Path, tmp_path: Path) -> None:
     source.write_bytes(b"".join(spot_lines(skip=(4,))))
     import_(source, tmp_path / "data")
-    assert mmdata("validate", tmp_path / "data").returncode == 0
-    assert mmdata("validate", tmp_path / "data", "--strict").returncode == 1
-    answer = json.loads(mmdata("validate", tmp_path / "data", "--json").stdout)
+    assert answered("validate", tmp_path / "data").returncode == 0
+    assert answered("validate", tmp_path / "data", "--strict").returncode == 1
+    answer = json.loads(answered("validate", tmp_path / "data", "--json").stdout)
     assert (answer["schema"], answer["exit"]) == (2, 0)
 
 
@@ -333,13 +333,13 @@ def test_help_of_every_verb_has_an_example(verb: str, capsys: pytest.CaptureFixt
 
 
 def test_configuration_is_shown_with_every_default_and_its_schema_is_json() -> None:
-    run = mmdata("config", "show", REPOSITORY / "config/binance.yaml", "--json")
+    run = answered("config", "show", REPOSITORY / "config/binance.yaml", "--json")
     assert json.loads(run.stdout)["job"]["connect_timeout"] == "30s"
-    assert json.loads(mmdata("config", "schema").stdout)["title"] == "mmdata recording job"
+    assert json.loads(answered("config", "schema").stdout)["title"] == "mmdata recording job"
 
 
 def test_version_is_told() -> None:
-    assert mmdata("--version").stdout.startswith("mmdata ")
+    assert answered("--version").stdout.startswith("mmdata ")
 
 
 def test_sandbox_prints_its_addresses_and_ends_by_a_signal() -> None:

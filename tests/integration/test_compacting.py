@@ -22,7 +22,7 @@ from mmdata.recorder.config import parse_job
 from mmdata.recorder.ingest import Ingest
 from mmdata.recorder.job import RecordReport, record
 from tests.builders import DAY, LEVELS, TS, depth, frame
-from tests.integration.conftest import ENVIRONMENT, RunningSandbox, mmdata, write_job
+from tests.integration.conftest import ENVIRONMENT, RunningSandbox, answered, mmdata, write_job
 
 Start = Callable[..., RunningSandbox]
 
@@ -46,15 +46,15 @@ def files(root: Path, symbol: str = "BTCUSDT") -> list[tuple[str, int]]:
 
 def test_command_says_what_was_compacted(tmp_path: Path) -> None:
     finished_day(tmp_path)
-    run = mmdata("compact", tmp_path, "--exchange", "binance", "--date", "2024-08-08", "--json")
+    run = answered("compact", tmp_path, "--exchange", "binance", "--date", "2024-08-08", "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert (answer["schema"], answer["exit"], answer["skipped"], answer["failures"]) == (1, 0, [], [])
     [done] = answer["compacted"]
     assert (done["table"], done["date"], done["files"], done["rows"]) == ("depth", "2024-08-08", 2, 6)
-    again = mmdata("compact", tmp_path)
+    again = answered("compact", tmp_path)
     assert "0 compacted, 2 were one file already, 0 skipped, 0 failed" in again.stdout
-    assert mmdata("compact", tmp_path, "--quiet").stdout == ""
+    assert answered("compact", tmp_path, "--quiet").stdout == ""
 
 
 def test_table_names_each_day_and_a_damaged_file_is_exit_1(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_table_names_each_day_and_a_damaged_file_is_exit_1(tmp_path: Path) -> No
     finished_day(tmp_path, "ETHUSDT")
     broken = list_parts(tmp_path, "depth", symbol="ETHUSDT")[0].path
     broken.write_bytes(broken.read_bytes()[:-9])
-    run = mmdata("compact", tmp_path)
+    run = answered("compact", tmp_path)
     assert run.returncode == 1
     assert "BTCUSDT" in run.stdout
     assert str(broken) in run.stdout.replace("\n", "")
@@ -70,8 +70,8 @@ def test_table_names_each_day_and_a_damaged_file_is_exit_1(tmp_path: Path) -> No
 
 
 def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
-    assert mmdata("compact", tmp_path / "none").returncode == 2
-    assert mmdata("compact", tmp_path, "--date", "tomorrow").returncode == 2
+    assert answered("compact", tmp_path / "none").returncode == 2
+    assert answered("compact", tmp_path, "--date", "tomorrow").returncode == 2
 
 
 @pytest.mark.parametrize("keys", [{}, {"compact": False}], ids=["by default", "switched off"])

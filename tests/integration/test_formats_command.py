@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import rows, spot_lines
-from tests.integration.conftest import mmdata
+from tests.integration.conftest import answered
 from tests.unit.test_table_formats import BOOK, L2, SPOT_MS, TRADES, trade, zipped
 
 TICK = ("--tick", "0.01", "--lot", "0.00001")
@@ -26,7 +26,7 @@ def test_import_tells_what_it_did_and_ends_with_1_for_a_line_in_quarantine(tmp_p
     book, trades = tmp_path / "book.csv", tmp_path / "trades.csv"
     book.write_text(L2 + "".join(BOOK))
     trades.write_text(TRADES + trade(1, 5))
-    done = mmdata("import", book, trades, "-f", "tardis", "--out", tmp_path / "data", "--json")
+    done = answered("import", book, trades, "-f", "tardis", "--out", tmp_path / "data", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["exchange"], told["accounting"]["rows in depth"], told["accounting"]["rows in trades"]) == (
@@ -36,9 +36,9 @@ def test_import_tells_what_it_did_and_ends_with_1_for_a_line_in_quarantine(tmp_p
     )
     assert told["derived"] == {"BTCUSDT": ["0.05", "0.0000001"]}
     assert told["certified"] == 2
-    assert mmdata("verify", tmp_path / "data").returncode == 0
+    assert answered("verify", tmp_path / "data").returncode == 0
     book.write_text(L2 + "nonsense\n" + "".join(BOOK))
-    done = mmdata("import", book, "-f", "tardis", "--out", tmp_path / "bad")
+    done = answered("import", book, "-f", "tardis", "--out", tmp_path / "bad")
     assert done.returncode == 1
     assert "quarantined" in done.stdout
 
@@ -47,14 +47,14 @@ def test_comparison_with_an_archive_leaves_nothing_and_ends_with_1_where_they_di
     tmp_path: Path, archive: Path
 ) -> None:
     asked = ("-f", "binance-public", "--exchange", "binance")
-    assert mmdata("import", archive, *asked, "--out", tmp_path / "data").returncode == 0
+    assert answered("import", archive, *asked, "--out", tmp_path / "data").returncode == 0
     before = set(tmp_path.rglob("*"))
     left = {*Path(tempfile.gettempdir()).glob("mmdata-compare-*")}
-    same = mmdata("import", archive, *asked, "--compare", tmp_path / "data")
+    same = answered("import", archive, *asked, "--compare", tmp_path / "data")
     assert same.returncode == 0, same.stderr
     assert "0 of 1 differ" in same.stdout
     archive.write_bytes(zipped("x.csv", SPOT_MS.replace("100.10", "100.11")))
-    other = mmdata("import", archive, *asked, "--compare", tmp_path / "data", "--json")
+    other = answered("import", archive, *asked, "--compare", tmp_path / "data", "--json")
     assert other.returncode == 1
     [table] = json.loads(other.stdout)["tables"]
     assert (table["both"], table["different"], table["ids"]["different"]) == (2, 1, [1])
@@ -67,18 +67,18 @@ def test_merge_says_what_came_from_where_and_two_datasets_are_compared_as_they_a
         source = tmp_path / f"{name}.log"
         source.write_bytes(b"".join(spot_lines(skip=skip)))
         asked = ("-f", "hftbacktest", "--exchange", "binance", "--symbol", "BTCUSDT", *TICK)
-        assert mmdata("import", source, *asked, "--out", tmp_path / name).returncode == 0
-    done = mmdata("merge", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "out", "--json")
+        assert answered("import", source, *asked, "--out", tmp_path / name).returncode == 0
+    done = answered("merge", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["rows"]["depth"], told["gaps"]) == (10, 0)
     assert (told["certified"], told["warnings"]) == (2, [])
-    assert mmdata("verify", tmp_path / "out").returncode == 0
+    assert answered("verify", tmp_path / "out").returncode == 0
     assert len(rows(tmp_path / "out", "depth")) == 10
-    again = mmdata("merge", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "out")
+    again = answered("merge", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "out")
     assert again.returncode == 2
     assert "is there already" in again.stderr
-    compared = mmdata("import", tmp_path / "one", "--compare", tmp_path / "out")
+    compared = answered("import", tmp_path / "one", "--compare", tmp_path / "out")
     assert compared.returncode == 1
     assert "A lacks ids 129" in compared.stdout
 
@@ -88,8 +88,8 @@ def test_ticks_of_a_file_are_taken_and_an_unknown_format_names_all(tmp_path: Pat
     book.write_text(L2 + "".join(BOOK))
     steps.write_text("BTCUSDT: ['0.01', '0.00001']\n")
     asked = ("-f", "tardis", "--instruments", steps, "--out", tmp_path / "data")
-    assert mmdata("import", book, *asked).returncode == 0
+    assert answered("import", book, *asked).returncode == 0
     assert [row["source"] for row in rows(tmp_path / "data", "instruments")] == ["user"]
-    done = mmdata("import", book, "-f", "tradis")
+    done = answered("import", book, "-f", "tradis")
     assert done.returncode == 2
     assert "hftbacktest, cryptofeed, tardis, binance-public, okx-public" in done.stderr

@@ -191,14 +191,21 @@ def test_whole_book_holds_what_a_dictionary_holds(
     for message, levels in enumerate(told):
         book.step(message)
         take(held, levels)
-        bids, asks = sorted(held[0].items(), reverse=True), sorted(held[1].items())
-        best = [*(bids[0] if bids else (NO_PRICE, 0)), *(asks[0] if asks else (NO_PRICE, 0))]
-        assert tops[message].tolist() == [1, *best]
+        bid, ask = max(held[0], default=NO_PRICE), min(held[1], default=NO_PRICE)
+        assert tops[message].tolist() == [1, bid, held[0].get(bid, 0), ask, held[1].get(ask, 0)]
         for side, price, _ in levels:
             assert level_size(book.arrays, book.state, side, price) == held[side].get(price, 0)
         if message % 50 in (0, 49):
+            bids, asks = _ranked(held)
             assert (book.bids(30), book.asks(30)) == (bids[:30], asks[:30])
         if message % 100 == 60:
-            assert (book.bids(), book.asks()) == (bids, asks)
+            assert (book.bids(), book.asks()) == _ranked(held)
+    bids, asks = _ranked(held)
     assert (book.bids(), book.asks()) == (bids, asks)
     assert (other.bids(), other.asks()) == (bids, asks)
+
+
+def _ranked(
+    held: tuple[dict[int, int], dict[int, int]],
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return sorted(held[0].items(), reverse=True), sorted(held[1].items())
