@@ -20,10 +20,11 @@ lint: $(STAMP)
 type: $(STAMP)
 	$(BIN)/mypy
 
-# Two at a time: many tests wait for a recorder, and the others need a processor. A file's tests share what
-# its fixtures made. Which defects are planted where is drawn each time, and said at the end.
+# Three at a time on two processors: many tests wait for a recorder, and the others need a processor. A file's
+# tests share what its fixtures made. Files in order, so that the few that take long are not the last. Which
+# defects are planted where is drawn each time, and said at the end.
 unit: $(STAMP)
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # Fails where the real captures are missing, instead of skipping.
 real-test: $(STAMP)
