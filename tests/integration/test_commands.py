@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -230,6 +231,54 @@ def test_wrong_replay_is_exit_2_with_a_sentence(
     assert run.stdout == ""
     assert sentence in run.stderr
     assert "Traceback" not in run.stderr
+
+
+STRATEGIES = """
+from mmdata.replay.desk import ASK, BID, keep
+from mmdata.replay.view import best_bid
+
+def lost(view, desk):
+    keep(desk, 0, BID, float("nan"), 1)
+
+def crossed(view, desk):
+    keep(desk, 0, BID, best_bid(view), 1)
+    keep(desk, 1, ASK, best_bid(view) - 3, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("lost", "it asked for 1 lots at nan ticks in slot 0, expected whole ticks"),
+        ("crossed", "expected the bid below the ask"),
+        ("none", "own.py:none: the file has no strategy of this name"),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "for machines"])
+def test_strategy_that_quotes_what_cannot_be_is_exit_2_without_a_result(
+    demo: tuple[Path, dict[str, Any], str], tmp_path: Path, name: str, sentence: str, form: tuple[str, ...]
+) -> None:
+    root, _, _ = demo
+    path = tmp_path / "own.py"
+    path.write_text(STRATEGIES, encoding="utf-8")
+    told = ("--exchange", "okx", "--symbol", "BTC-USDT", "--fills", "l2-queue", *form)
+    run = answered("replay", root, *told, "--strategy", f"{path}:{name}")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert sentence in (json.loads(run.stderr)["error"] if form else run.stderr)
+    assert [own.name for own in tmp_path.iterdir() if own.suffix] == ["own.py"]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "for machines"])
+def test_dataset_without_snapshots_is_exit_2_without_a_result(
+    demo: tuple[Path, dict[str, Any], str], tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    root, _, _ = demo
+    shutil.copytree(root / "depth", tmp_path / "data" / "depth")
+    run = answered("replay", tmp_path / "data", "--exchange", "binance", "--symbol", "BTCUSDT", *form)
+    assert (run.returncode, run.stdout) == (2, "")
+    said = json.loads(run.stderr)["error"] if form else run.stderr
+    assert "the strategy never saw a valid book" in said
+    assert "book messages and 0 snapshots, and a book takes a snapshot" in said
 
 
 @pytest.fixture

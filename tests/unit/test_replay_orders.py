@@ -360,6 +360,8 @@ def test_signals_are_known_from_their_time_on() -> None:
         (([2, 1], [0.0, 0.0]), "signal 1 is of 1, before 2 of the one before it; expected times that ascend"),
         (([1, 2], [0.0]), "the signals have 2 times and values of shape (1, 1), expected a value or a row"),
         (([0.5], [0.0]), "the times of the signals were float64 of shape (1,), expected whole ns"),
+        (([1], ["up"]), "the signals are no arrays of numbers: could not convert string to float: 'up'"),
+        (([1, 2], [[0.0], [0.0, 1.0]]), "the signals are no arrays of numbers: setting an array element"),
     ],
 )
 def test_signals_that_cannot_be_are_refused(signals: tuple[object, object], sentence: str) -> None:

@@ -18,7 +18,10 @@ def map_signals(given: tuple[object, object] | None, begun: Ints, shifts: Ints) 
     """
     if given is None:
         return Signals.none()
-    times, rows = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64)
+    try:
+        times, rows = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64)
+    except (TypeError, ValueError) as error:  # text, or rows of different lengths
+        raise UsageError(f"the signals are no arrays of numbers: {error}") from None
     if times.dtype.kind not in "iuM" or times.ndim != 1:
         raise UsageError(
             f"the times of the signals were {times.dtype} of shape {times.shape}, expected whole ns since "
