@@ -24,6 +24,7 @@ type: $(STAMP)
 # tests share what its fixtures made. Files in order, so that the few that take long are not the last. Which
 # defects are planted where is drawn each time, and said at the end.
 unit: $(STAMP)
+	$(BIN)/python -m tests.warm_up
 	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # Fails where the real captures are missing, instead of skipping.

@@ -15,7 +15,7 @@ from mmdata.datasets.book import NO_PRICE, Book
 from mmdata.datasets.market import NO_TIME, Market
 from mmdata.replay import state as s
 from mmdata.replay.clock import Timeline, map_clock, timeline
-from mmdata.replay.engine import Delay, Engine, Lane, Rules, feed_of
+from mmdata.replay.engine import Delay, Engine, Lane, Rules, Signals, feed_of
 from mmdata.replay.fills import MODELS
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import Ints
@@ -109,6 +109,7 @@ class Case:
             interval=self.interval,
             order=self.order,
             response=self.response,
+            signals=Signals(np.array([EPOCH]), np.zeros((1, 1))),
             log=True,
         )
         engine.append(feed_of(market, _timed(market)))
