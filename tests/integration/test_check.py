@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,32 @@ from tests.integration.conftest import (
     ENVIRONMENT,
     REPOSITORY,
     RunningSandbox,
+    answered,
     mmdata,
     mmdata_command,
+    running_sandbox,
     write_job,
 )
 from tests.venue import Answer, http_server, proxy_server
 
-Start = Callable[..., RunningSandbox]
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    """Return a sandbox of both venues, which nobody records."""
+    with running_sandbox(tmp_path_factory.mktemp("sandbox") / "truth") as running:
+        yield running
 
 
 @pytest.fixture
-def job(tmp_path: Path, sandbox: Start) -> dict[str, Any]:
+def job(tmp_path: Path, exchange: RunningSandbox) -> dict[str, Any]:
     """Return a job that would record one symbol of each venue."""
-    running = sandbox()
-    venues = [running.venue("binance", ["BTCUSDT"]), running.venue("okx", ["BTC-USDT"])]
+    venues = [exchange.venue("binance", ["BTCUSDT"]), exchange.venue("okx", ["BTC-USDT"])]
     return {"root": str(tmp_path / "data"), "venues": venues}
 
 
 def checked(path: Path, exit_status: int) -> dict[str, dict[str, Any]]:
     """Return the findings of ``--check`` by part; the command must end with ``exit_status``."""
-    run = mmdata("record", path, "--check", "--json")
+    run = answered("record", path, "--check", "--json")
     assert run.returncode == exit_status, run.stdout + run.stderr
     answer = json.loads(run.stdout)
     assert answer["exit"] == exit_status
