@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from mmdata.replay import state as s
 from mmdata.replay.clock import Timeline, map_clock, timeline
 from mmdata.replay.engine import Delay, Engine, Lane, Rules, Signals, cut_feed, feed_of
 from mmdata.replay.fills import MODELS
+from mmdata.replay.quoting import AVELLANEDA_STOIKOV
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.strategies import Strategy
 from tests.wild import COMPILED, PLAIN
@@ -178,6 +180,24 @@ def test_a_plain_function_does_what_a_compiled_one_does(case: Case) -> None:
     compiled, plain = (_whole(case, market, acts, case.lanes()[:4]) for acts in (COMPILED, PLAIN))
     for lane in range(4):
         assert _told(plain, lane) == _told(compiled, lane)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases, st.sampled_from([0, 7]))
+def test_a_steady_strategy_does_the_same_whether_it_is_asked_at_each_decision_or_not(
+    case: Case, least_lots: int
+) -> None:
+    """Also where each order that it wants is refused, and counted, anew."""
+    market, rules = case.market(), Rules(most_lots=case.limit, least_lots=least_lots)
+    lanes = [Lane(name, (0.5 + i, 1.0, 3 + i), rules) for i, name in enumerate(MODELS)]
+    steady, asked = (
+        _whole(case, market, dataclasses.replace(AVELLANEDA_STOIKOV, steady=told), lanes)
+        for told in (True, False)
+    )
+    for engine in (steady, asked):
+        engine.world.lanes.account[:, s.RESTS] = 0
+    for lane in range(len(lanes)):
+        assert _told(steady, lane) == _told(asked, lane)
 
 
 @settings(max_examples=40, deadline=None)

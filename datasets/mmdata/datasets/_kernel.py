@@ -262,6 +262,19 @@ def level_size(levels: Levels, state: Ints, side: int, price: int) -> int:
 
 
 @helper
+def is_near_known(state: Ints) -> bool:
+    """Return whether `near_size` knows of anything."""
+    return bool(state[UNIT] == 1)
+
+
+@helper
+def near_size(levels: Levels, state: Ints, side: int, price: int) -> int:
+    """Return what `level_size` does of a price near the touch, of others it may be -1."""
+    at = (price if side == BID else -price) - state[BASE + side]
+    return int(levels.window[side, at]) if 0 <= at < WINDOW else -1
+
+
+@helper
 def level_known(levels: Levels, state: Ints, side: int, price: int) -> bool:
     """Return whether the feed speaks of ``price`` at all: beyond a full number of levels it does not."""
     count = state[BIDS + side]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
+_INTERNAL = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(*callees: ModuleType, allocates: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -55,8 +56,16 @@ def helper(function: Callable[P, R]) -> Callable[P, R]:
     Its module has to be among the kernel's ``callees``. A kernel of its own would be compiled with all that
     is needed to call it from Python, which takes ten times as long where it takes many arrays.
     """
-    options = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    jitable: Callable[P, R] = register_jitable(**options)(function)
+    jitable: Callable[P, R] = register_jitable(**_INTERNAL)(function)
+    return jitable
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Let kernels call a function as a `helper`, which becomes a part of its caller whatever its size.
+
+    For what happens often and is handed many arrays: to hand them on costs more than most functions' work.
+    """
+    jitable: Callable[P, R] = register_jitable(**_INTERNAL, forceinline=True)(function)
     return jitable
 
 

@@ -96,7 +96,10 @@ def _set_touch(best_bid: int, bid_lots: int, best_ask: int, ask_lots: int, engin
 def _begin_decision(
     feed_seen: Ints, signal_seen: Ints, tops: Ints, decisions: Ints, now: int, engine: Ints
 ) -> bool:
-    """Note a decision that is due at ``now``; return whether strategies see a valid book with two sides."""
+    """Note a decision that is due at ``now``; return whether strategies are asked.
+
+    They are where they see a valid book with two sides, and any of them may do something.
+    """
     messages = len(feed_seen)
     seen = engine[s.SEEN]
     while seen < messages and feed_seen[seen] <= now:
@@ -115,6 +118,10 @@ def _begin_decision(
         if top[s.TOP_VALID] == 1 and top[s.TOP_BID] != NO_PRICE and top[s.TOP_ASK] != NO_PRICE:
             decision[s.DECISION_QUOTED] = 1
             engine[s.QUOTED] += 1
+            unmoved = top[s.TOP_BID] == engine[s.ASKED + BID] and top[s.TOP_ASK] == engine[s.ASKED + ASK]
+            engine[s.UNMOVED] = 1 if unmoved else 0
+            engine[s.ASKED + BID] = top[s.TOP_BID]
+            engine[s.ASKED + ASK] = top[s.TOP_ASK]
     # While no valid book is seen nothing can be decided: one decision says so, the next is made when
     # something new was seen.
     interval = engine[s.INTERVAL]
@@ -128,6 +135,8 @@ def _begin_decision(
                 engine[s.NEXT_DECISION] = NEVER
             elif news > engine[s.NEXT_DECISION]:
                 engine[s.NEXT_DECISION] += -((engine[s.NEXT_DECISION] - news) // interval) * interval
+    if engine[s.UNMOVED] == 1 and engine[s.IDLE] == 1 and engine[s.MOST_REPORTS] == 0:
+        return False
     return bool(decision[s.DECISION_QUOTED] == 1)
 
 
@@ -184,16 +193,23 @@ def advance(world: World, until: int) -> int:
             if engine[s.CALLS] == 0:
                 return s.DECIDE
             seen_at = world.decisions[engine[s.DECISIONS] - 1, s.DECISION_TIME]
+            idle = 1
             for lane in range(len(lanes.model)):
+                account = lanes.account[lane]
+                if engine[s.UNMOVED] == 1 and account[s.RESTS] == 1 and account[s.REPORTS] == 0:
+                    continue
                 own = desk_of(lanes, lane, seen_at, world.wire.order, engine)
-                if lanes.account[lane, s.REPORTS] > 0:
+                if account[s.REPORTS] > 0:
                     hear(own)
-                sent = lanes.account[lane, s.SENT_COUNT]
+                sent, refused = account[s.SENT_COUNT], account[s.REFUSED]
                 decide(view_of(world, lane), own)
-                did = lanes.account[lane, s.SENT_COUNT] != sent or lanes.account[lane, s.WRONG] != 0
+                did = account[s.SENT_COUNT] != sent or account[s.WRONG] != 0
                 if did and not check(own):
                     engine[s.WRONG_LANE] = lane
                     return s.FAULT
+                account[s.RESTS] = 0 if did or account[s.REFUSED] != refused else engine[s.STEADY]
+                idle &= account[s.RESTS]
+            engine[s.IDLE] = idle
 
         message, trade, quote = engine[s.NEXT_MESSAGE], engine[s.NEXT_TRADE], engine[s.NEXT_QUOTE]
         message_acts = feed.acts[message] if message < messages else NEVER

@@ -55,8 +55,13 @@ def compiled_with(function: Decide | None) -> Advance:
 
 
 def _lean(function: Any) -> Any:
-    """Return a compiled function without what is needed only to call it from Python: that takes seconds."""
-    options = {**function.targetoptions, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    """Return a compiled function as a part of the engine.
+
+    Without what is needed only to call it from Python, which takes seconds to compile; and not called but
+    compiled in, since to hand it a view and a desk costs more than what most strategies do.
+    """
+    own = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+    options = {**function.targetoptions, **own}
     return numba.jit(**options)(function.py_func)
 
 

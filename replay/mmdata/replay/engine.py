@@ -123,6 +123,7 @@ class Engine:
         state[[s.TOUCH_LOTS, s.TOUCH_LOTS + 1]] = s.NOT_TOLD
         compiled = is_compiled(self.strategy.decide)
         state[s.CALLS] = int(compiled)
+        state[s.STEADY] = int(self.strategy.steady)
         self._advance = (compiled_with if compiled else interpreted_with)(self.strategy.decide)
         self.world = World(
             feed=_no_feed(),
@@ -413,7 +414,7 @@ def _lanes(lanes: Sequence[Lane], slots: int, memory: int) -> Lanes:
         fill=np.zeros((count, 0, s.FILL_SIZE), np.int64),
         log=np.zeros((count, 0, s.LOG_SIZE), np.int64),
         draw=np.zeros((count, 0), np.float64),
-        active=np.zeros((2 * count * slots, 3), np.int64),
+        active=np.zeros((2 * count * slots, s.ACTIVE_SIZE), np.int64),
         flying=np.zeros((count * slots, 2), np.int64),
         taken=np.zeros((count, 2, s.LEVELS_TAKEN, 2), np.int64),
     )

@@ -11,8 +11,19 @@ import math
 
 from mmdata.datasets import _kernel as book_kernel
 from mmdata.datasets import chain
-from mmdata.datasets._kernel import ASK, BID, DIFF, NO_PRICE, Columns, Levels, level_known, level_size
-from mmdata.datasets.jit import helper, kernel
+from mmdata.datasets._kernel import (
+    ASK,
+    BID,
+    DIFF,
+    NO_PRICE,
+    Columns,
+    Levels,
+    is_near_known,
+    level_known,
+    level_size,
+    near_size,
+)
+from mmdata.datasets.jit import helper, inlined, kernel
 from mmdata.replay import queues
 from mmdata.replay import state as s
 from mmdata.replay.queues import after_depth, reached
@@ -127,22 +138,23 @@ def fill(
 def sweep_active(lanes: Lanes, engine: Ints) -> None:
     """Drop what no longer rests from the list of resting orders, and find the best prices in it anew."""
     engine[s.STALE] = 0
-    engine[s.OWN + BID] = NO_PRICE
-    engine[s.OWN + ASK] = -NO_PRICE - 1
+    own_bid, own_ask = NO_PRICE, -NO_PRICE - 1
     kept = 0
     for i in range(engine[s.ACTIVE]):
-        lane, slot, tag = lanes.active[i, 0], lanes.active[i, 1], lanes.active[i, 2]
-        order = lanes.order[lane, slot]
-        if order[s.STATUS] == s.RESTING and order[s.TAG] == tag:
-            lanes.active[kept, 0] = lane
-            lanes.active[kept, 1] = slot
-            lanes.active[kept, 2] = tag
+        entry = lanes.active[i]
+        order = lanes.order[entry[s.ACTIVE_LANE], entry[s.ACTIVE_SLOT]]
+        if order[s.TAG] == entry[s.ACTIVE_TAG] and order[s.STATUS] == s.RESTING:
+            if kept < i:
+                for field in range(s.ACTIVE_SIZE):
+                    lanes.active[kept, field] = entry[field]
             kept += 1
-            if order[s.SIDE] == BID:
-                engine[s.OWN + BID] = max(engine[s.OWN + BID], order[s.PRICE])
+            if entry[s.ACTIVE_SIDE] == BID:
+                own_bid = max(own_bid, entry[s.ACTIVE_PRICE])
             else:
-                engine[s.OWN + ASK] = min(engine[s.OWN + ASK], order[s.PRICE])
+                own_ask = min(own_ask, entry[s.ACTIVE_PRICE])
     engine[s.ACTIVE] = kept
+    engine[s.OWN + BID] = own_bid
+    engine[s.OWN + ASK] = own_ask
 
 
 @helper
@@ -185,7 +197,7 @@ def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
     """Fill the orders whose Poisson clock is due at ``now``, and find when the next one is."""
     engine[s.NEXT_DUE] = s.NEVER
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
+        lane, slot = lanes.active[i, s.ACTIVE_LANE], lanes.active[i, s.ACTIVE_SLOT]
         order = lanes.order[lane, slot]
         if order[s.DUE] == now:
             fill(lanes, lane, slot, order[s.LEAVES], order[s.PRICE], s.BY_CLOCK, response, now, engine)
@@ -201,7 +213,7 @@ def ring_clocks(lanes: Lanes, response: Ints, now: int, engine: Ints) -> None:
 def move_clocks(lanes: Lanes, now: int, engine: Ints) -> None:
     """Let all clocks run at the rates of a new mid."""
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
+        lane, slot = lanes.active[i, s.ACTIVE_LANE], lanes.active[i, s.ACTIVE_SLOT]
         if lanes.model[lane] & s.BY_CLOCK != 0:
             set_clock(lanes, lane, slot, now, engine)
 
@@ -251,12 +263,14 @@ def fill_by_trade(
 ) -> None:
     """Let a trade of number ``trade``, whose taker met a maker of side ``met``, fill what is in its way."""
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
-        order = lanes.order[lane, slot]
-        model = lanes.model[lane]
-        beyond = order[s.PRICE] - price if order[s.SIDE] == BID else price - order[s.PRICE]
+        entry = lanes.active[i]
+        own = entry[s.ACTIVE_PRICE]
+        beyond = own - price if entry[s.ACTIVE_SIDE] == BID else price - own
         if beyond < 0:
             continue
+        lane, slot = entry[s.ACTIVE_LANE], entry[s.ACTIVE_SLOT]
+        order = lanes.order[lane, slot]
+        model = lanes.model[lane]
         if order[s.SIDE] != met:
             # The maker that was met stood at this price: it would have met our order on its way there.
             # A lane that took of that level does not know whom the taker met: the next message tells.
@@ -272,6 +286,7 @@ def fill_by_trade(
                 account[s.MET_LOTS] += lots
                 fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_PRINT, response, now, engine)
         elif model & s.BY_QUEUE != 0 and lanes.queue[lane, slot, s.SHOWN] >= 0.0:
+            entry[s.ACTIVE_SHOWN] = s.LOOK
             lots = _lots_of_queue(lanes, lane, slot, trade, size)
             if lots > 0:
                 fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
@@ -353,17 +368,18 @@ def fill_by_touch(
     All of them, but for what the lane took itself.
     """
     for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
+        entry = lanes.active[i]
+        if entry[s.ACTIVE_SIDE] == BID:
+            crossed = best_ask != NO_PRICE and best_ask <= entry[s.ACTIVE_PRICE]
+        else:
+            crossed = best_bid != NO_PRICE and best_bid >= entry[s.ACTIVE_PRICE]
+        if not crossed:
+            continue
+        lane, slot = entry[s.ACTIVE_LANE], entry[s.ACTIVE_SLOT]
         model = lanes.model[lane]
         if model & s.BY_TOUCH == 0 or (model & s.BOOK_ALONE != 0 and not by_book):
             continue
         order = lanes.order[lane, slot]
-        if order[s.SIDE] == BID:
-            crossed = best_ask != NO_PRICE and best_ask <= order[s.PRICE]
-        else:
-            crossed = best_bid != NO_PRICE and best_bid >= order[s.PRICE]
-        if not crossed:
-            continue
         lots = order[s.LEAVES]
         if engine[s.TAKEN] > 0:
             other = 1 - order[s.SIDE]
@@ -387,36 +403,61 @@ def _names(columns: Columns, message: int, side: int, price: int) -> bool:
     return False
 
 
+@helper
+def _next_moved(active: Ints, first: int, levels: Levels, book: Ints, end: int) -> int:
+    """Return the first entry of ``active[first:end]`` whose level may be another than its queue has."""
+    if not is_near_known(book):
+        return first
+    for i in range(first, end):
+        side = BID if active[i, s.ACTIVE_SIDE] == BID else ASK
+        told = active[i, s.ACTIVE_SHOWN]
+        if near_size(levels, book, side, active[i, s.ACTIVE_PRICE]) != told and told != s.NO_QUEUE:
+            return i
+    return end
+
+
 @kernel(book_kernel, chain, queues, s)
 def move_queues(
     lanes: Lanes, columns: Columns, message: int, levels: Levels, book: Ints, engine: Ints
 ) -> None:
     """Let the levels, as a message left them, move orders in their queues."""
-    for i in range(engine[s.ACTIVE]):
-        lane, slot = lanes.active[i, 0], lanes.active[i, 1]
-        if lanes.model[lane] & s.BY_QUEUE == 0:
-            continue
-        order = lanes.order[lane, slot]
-        side, price = order[s.SIDE], order[s.PRICE]
-        if order[s.STATUS] != s.RESTING or not level_known(levels, book, side, price):
-            continue
-        queue = lanes.queue[lane, slot]
-        shown = float(level_size(levels, book, side, price))
-        if queue[s.SHOWN] < 0.0:  # told for the first time: of what is there, all may stand before us
-            queue[s.FRONT] = shown
-        # A level of which the message does not speak leaves the trades unexplained: the message that
-        # tells their effect is still to come. One that is told as it was has been filled up again.
-        elif shown != queue[s.SHOWN] or (queue[s.TRADED] > 0.0 and _names(columns, message, side, price)):
-            queue[s.FRONT] = after_depth(
-                lanes.whole[lane, s.QUEUE_RULE],
-                lanes.real[lane, s.QUEUE_POWER],
-                lanes.whole[lane, s.QUEUE_CORRECTED],
-                queue[s.FRONT],
-                queue[s.TRADED],
-                queue[s.SHOWN],
-                shown,
-            )
-        else:
-            continue
-        queue[s.SHOWN] = shown
-        queue[s.TRADED] = 0.0
+    end = engine[s.ACTIVE]
+    i = _next_moved(lanes.active, 0, levels, book, end)
+    while i < end:
+        entry = lanes.active[i]
+        if entry[s.ACTIVE_SHOWN] != s.NO_QUEUE:
+            _move_queue(lanes, entry, columns, message, levels, book)
+        i = _next_moved(lanes.active, i + 1, levels, book, end)
+
+
+@inlined
+def _move_queue(
+    lanes: Lanes, entry: Ints, columns: Columns, message: int, levels: Levels, book: Ints
+) -> None:
+    """Let its level, as a message left it, move a resting order in its queue."""
+    lane, slot = entry[s.ACTIVE_LANE], entry[s.ACTIVE_SLOT]
+    side, price = entry[s.ACTIVE_SIDE], entry[s.ACTIVE_PRICE]
+    if lanes.order[lane, slot, s.STATUS] != s.RESTING or not level_known(levels, book, side, price):
+        return
+    queue = lanes.queue[lane, slot]
+    lots = level_size(levels, book, side, price)
+    shown = float(lots)
+    if queue[s.SHOWN] < 0.0:  # told for the first time: of what is there, all may stand before us
+        queue[s.FRONT] = shown
+    # A level of which the message does not speak leaves the trades unexplained: the message that
+    # tells their effect is still to come. One that is told as it was has been filled up again.
+    elif shown != queue[s.SHOWN] or (queue[s.TRADED] > 0.0 and _names(columns, message, side, price)):
+        queue[s.FRONT] = after_depth(
+            lanes.whole[lane, s.QUEUE_RULE],
+            lanes.real[lane, s.QUEUE_POWER],
+            lanes.whole[lane, s.QUEUE_CORRECTED],
+            queue[s.FRONT],
+            queue[s.TRADED],
+            queue[s.SHOWN],
+            shown,
+        )
+    else:
+        return
+    queue[s.SHOWN] = shown
+    queue[s.TRADED] = 0.0
+    entry[s.ACTIVE_SHOWN] = lots

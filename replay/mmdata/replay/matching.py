@@ -20,7 +20,7 @@ from mmdata.datasets._kernel import (
     level_size,
     next_best,
 )
-from mmdata.datasets.jit import helper, kernel
+from mmdata.datasets.jit import helper, inlined, kernel
 from mmdata.replay import fills, queues
 from mmdata.replay import state as s
 from mmdata.replay.fills import fill, note_taken, report, set_clock, untaken
@@ -134,10 +134,17 @@ def _rest(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> None:
     order[s.STATUS] = RESTING
     engine[s.TAGS] += 1
     order[s.TAG] = engine[s.TAGS]
-    lanes.active[engine[s.ACTIVE], 0] = lane
-    lanes.active[engine[s.ACTIVE], 1] = slot
-    lanes.active[engine[s.ACTIVE], 2] = engine[s.TAGS]
+    entry = lanes.active[engine[s.ACTIVE]]
     engine[s.ACTIVE] += 1
+    entry[s.ACTIVE_LANE] = lane
+    entry[s.ACTIVE_SLOT] = slot
+    entry[s.ACTIVE_TAG] = order[s.TAG]
+    entry[s.ACTIVE_SIDE] = order[s.SIDE]
+    entry[s.ACTIVE_PRICE] = order[s.PRICE]
+    entry[s.ACTIVE_SHOWN] = s.NO_QUEUE
+    if lanes.model[lane] & BY_QUEUE != 0:
+        shown = lanes.queue[lane, slot, s.SHOWN]
+        entry[s.ACTIVE_SHOWN] = int(shown) if shown >= 0.0 else s.LOOK
     if order[s.SIDE] == BID:
         engine[s.OWN + BID] = max(engine[s.OWN + BID], order[s.PRICE])
     else:
@@ -146,7 +153,7 @@ def _rest(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> None:
         set_clock(lanes, lane, slot, now, engine)
 
 
-@helper
+@inlined
 def _put(
     lanes: Lanes,
     lane: int,
@@ -207,7 +214,7 @@ def _take_off(lanes: Lanes, lane: int, slot: int, now: int, engine: Ints) -> Non
         set_clock(lanes, lane, slot, now, engine)
 
 
-@helper
+@inlined
 def arrive(
     lanes: Lanes, lane: int, slot: int, levels: Levels, book: Ints, response: Ints, now: int, engine: Ints
 ) -> None:
@@ -265,6 +272,7 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
         for i in range(account[s.REPORTS]):
             lanes.report[lane, i, s.KNOWN_AT] = min(lanes.report[lane, i, s.KNOWN_AT], now)
         account[s.LAST_KNOWN] = now
+        account[s.RESTS] = 0
         for slot in range(lanes.order.shape[1]):
             order = lanes.order[lane, slot]
             if order[s.NUMBER] == 0:
@@ -282,3 +290,4 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
     engine[s.FLYING] = 0
     engine[s.NEXT_ARRIVAL] = NEVER
     engine[s.STALE] = 1
+    engine[s.IDLE] = 0

@@ -37,5 +37,6 @@ AVELLANEDA_STOIKOV = Strategy(
     avellaneda_stoikov,
     sees=TOP,
     built_in=True,
+    steady=True,
 )
 """Half spread (ticks), skew (ticks an order held) and lots of an order follow from settings: `parameters`."""

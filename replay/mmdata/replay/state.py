@@ -67,7 +67,11 @@ UNDECIDED = 36  # 1 while lanes are to decide, but the book they see must grow f
 WRONG_LANE = 37  # whose strategy did what none may do
 CALLS = 38  # 1 where strategies are compiled in
 QUOTED = 39  # decisions at which a valid book was seen
-ENGINE_SIZE = 40
+STEADY = 40  # 1 where what a strategy does follows from what `Strategy.steady` says
+ASKED = 41  # ASKED + side: the best prices seen at the last decision
+UNMOVED = 43  # 1 when they are those of the decision before
+IDLE = 44  # 1 when no lane does anything while it sees them and hears nothing
+ENGINE_SIZE = 45
 NOT_TOLD = -1
 
 # How latencies are read.
@@ -133,6 +137,13 @@ AMEND = 1  # keeps its place in the queue where only its size falls; fails where
 REPLACE = 2  # off, and on anew, even where the order is gone; what filled on the way counts against it
 CANCEL = 3
 
+# A resting order in `Lanes.active`.
+ACTIVE_LANE, ACTIVE_SLOT, ACTIVE_TAG, ACTIVE_SIDE, ACTIVE_PRICE = range(5)
+ACTIVE_SHOWN = 5  # lots of its level as its queue has them; LOOK and NO_QUEUE
+ACTIVE_SIZE = 6
+LOOK = -2  # at its queue after the next message, whatever the level shows
+NO_QUEUE = -3  # its fill model has none
+
 # What a lane's fill model knows of an order.
 FRONT = 0  # lots before it in the queue; below 0 a fraction of a lot that has reached it
 TRADED = 1  # lots traded at its price since the level was last told
@@ -166,7 +177,8 @@ TAKEN_LEVELS = 20  # TAKEN_LEVELS + side: levels taken from
 CUT_SHORT = 22  # orders that would have taken from more levels than are kept
 WRONG = 23  # what its strategy did wrong; 0: nothing
 WRONG_SLOT = 24
-ACCOUNT_SIZE = 25
+RESTS = 25  # 1 when a steady strategy did nothing when it was last asked
+ACCOUNT_SIZE = 26
 
 # What a strategy may do wrong.
 NO_NUMBER = 1  # a price or size that is not a number, or no whole number of ticks or lots
@@ -244,7 +256,7 @@ class Lanes(NamedTuple):
     fill: Ints  # (lanes, room, FILL_SIZE)
     log: Ints  # (lanes, room or 0, LOG_SIZE)
     draw: Floats  # (lanes, room + s) standard exponential, of the lane's own stream
-    active: Ints  # (2 · lanes · s, 3) lane and slot of resting orders in order of placement, and a tag
+    active: Ints  # (2 · lanes · s, ACTIVE_SIZE) resting orders in order of placement
     flying: Ints  # (lanes · s, 2) of those with an instruction on its way, in order of sending
     taken: Ints  # (lanes, 2, LEVELS_TAKEN, 2) price and lots that a lane has taken there
 

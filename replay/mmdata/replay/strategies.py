@@ -46,6 +46,9 @@ class Strategy:
     """``top``: the best prices and their sizes; ``book``: all levels, for which a second book is kept."""
     built_in: bool = False
     """Its numbers are not set but follow from settings: those of Avellaneda and Stoikov's quotes."""
+    steady: bool = False
+    """What it does follows from the best prices, its parameters and what it knows of its orders alone: where
+    it did nothing it is not asked again before one of them changes."""
 
     def values(self, given: Mapping[str, object]) -> dict[str, float]:
         """Return its parameters, checked. UsageError: one is unknown, missing or out of range."""
