@@ -264,32 +264,29 @@ def fill_by_trade(
     """Let a trade of number ``trade``, whose taker met a maker of side ``met``, fill what is in its way."""
     for i in range(engine[s.ACTIVE]):
         entry = lanes.active[i]
-        own = entry[s.ACTIVE_PRICE]
-        beyond = own - price if entry[s.ACTIVE_SIDE] == BID else price - own
-        if beyond < 0:
+        side, own = entry[s.ACTIVE_SIDE], entry[s.ACTIVE_PRICE]
+        if own < price if side == BID else own > price:
             continue
         lane, slot = entry[s.ACTIVE_LANE], entry[s.ACTIVE_SLOT]
-        order = lanes.order[lane, slot]
-        model = lanes.model[lane]
-        if order[s.SIDE] != met:
+        model, leaves = lanes.model[lane], lanes.order[lane, slot, s.LEAVES]
+        lots, cause = 0, 0
+        if side != met:
             # The maker that was met stood at this price: it would have met our order on its way there.
             # A lane that took of that level does not know whom the taker met: the next message tells.
             if model & s.BY_MAKER != 0 and not (engine[s.TAKEN] > 0 and _took(lanes, lane, met, price)):
-                fill(lanes, lane, slot, order[s.LEAVES], order[s.PRICE], s.BY_MAKER, response, now, engine)
-        elif beyond > 0:
+                lots, cause = leaves, s.BY_MAKER
+        elif own != price:
             if model & s.BY_THROUGH != 0:
-                fill(lanes, lane, slot, order[s.LEAVES], order[s.PRICE], s.BY_THROUGH, response, now, engine)
+                lots, cause = leaves, s.BY_THROUGH
         elif model & s.BY_PRINT != 0:
             account = lanes.account[lane]
-            lots = min(_left_of_trade(account, trade, size), order[s.LEAVES])
-            if lots > 0:
-                account[s.MET_LOTS] += lots
-                fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_PRINT, response, now, engine)
+            lots, cause = min(_left_of_trade(account, trade, size), leaves), s.BY_PRINT
+            account[s.MET_LOTS] += lots
         elif model & s.BY_QUEUE != 0 and lanes.queue[lane, slot, s.SHOWN] >= 0.0:
             entry[s.ACTIVE_SHOWN] = s.LOOK
-            lots = _lots_of_queue(lanes, lane, slot, trade, size)
-            if lots > 0:
-                fill(lanes, lane, slot, lots, order[s.PRICE], s.BY_QUEUE, response, now, engine)
+            lots, cause = _lots_of_queue(lanes, lane, slot, trade, size), s.BY_QUEUE
+        if lots > 0:
+            fill(lanes, lane, slot, lots, own, cause, response, now, engine)
 
 
 @helper
