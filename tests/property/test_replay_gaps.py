@@ -19,7 +19,7 @@ from mmdata.replay.engine import Delay, Engine, Lane, Rules, Signals, feed_of
 from mmdata.replay.fills import MODELS
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import Ints
-from mmdata.replay.stream import build_tops
+from mmdata.replay.stream import Rebuild
 from tests.wild import COMPILED
 
 MS = 1_000_000
@@ -203,7 +203,7 @@ def test_outside_of_a_holes_stretch_books_are_the_same_and_in_it_right_or_invali
 def _books(market: Market) -> Iterator[tuple[int, object]]:
     """Yield the exchange's time of each message, and all levels after it; None where the book is invalid."""
     book = Book(market.columns, market.chain)
-    tops = build_tops(market)
+    tops = Rebuild().tops(market)
     for at, time in enumerate(market.ts_event.tolist()):
         book.step(at)
         assert book.valid == bool(tops[at, 0])

@@ -31,6 +31,7 @@ from mmdata.datasets._kernel import (
     best,
     best_size,
     step,
+    take_near,
 )
 from mmdata.datasets.jit import helper, kernel
 from mmdata.replay import state as s
@@ -144,7 +145,8 @@ def _begin_decision(
 def _look(columns: Columns, levels: Levels, book: Ints, engine: Ints) -> bool:
     """Bring the book that strategies see up to the last message seen; False: it must grow first."""
     while engine[s.LOOKED] < engine[s.SEEN]:
-        step(columns, engine[s.LOOKED], levels, book)
+        if not take_near(columns, engine[s.LOOKED], levels, book):
+            step(columns, engine[s.LOOKED], levels, book)
         if book[FULL] == 1:
             return False
         engine[s.LOOKED] += 1
@@ -240,7 +242,8 @@ def advance(world: World, until: int) -> int:
             _touch_by_trade(met, price, engine)
 
         elif now == message_acts:
-            step(feed.columns, message, levels, book)
+            if not take_near(feed.columns, message, levels, book):
+                step(feed.columns, message, levels, book)
             if book[FULL] == 1:
                 return s.BOOK_FULL
             engine[s.NEXT_MESSAGE] += 1
