@@ -477,6 +477,7 @@ class Oracle:
         self._hear(NEVER)
         self.last_report = now
         self.known = {}
+        self.taken = [{}, {}]
 
     # Fills and clocks.
 

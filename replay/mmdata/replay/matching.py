@@ -265,7 +265,7 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
 
     The lanes know it at once, and all that had filled before: what a recording lost says nothing of what a
     venue would have answered, and an order that is forgotten while its fills are on their way is risk that
-    nobody counts.
+    nobody counts. What lanes took of the book is forgotten with it.
     """
     for lane in range(len(lanes.model)):
         account = lanes.account[lane]
@@ -273,6 +273,8 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
             lanes.report[lane, i, s.KNOWN_AT] = min(lanes.report[lane, i, s.KNOWN_AT], now)
         account[s.LAST_KNOWN] = now
         account[s.RESTS] = 0
+        account[s.TAKEN_LEVELS + BID] = 0
+        account[s.TAKEN_LEVELS + ASK] = 0
         for slot in range(lanes.order.shape[1]):
             order = lanes.order[lane, slot]
             if order[s.NUMBER] == 0:
@@ -288,6 +290,7 @@ def withdraw(lanes: Lanes, now: int, engine: Ints) -> None:
             order[s.NUMBER] = 0
             order[s.STATUS] = FREE
     engine[s.FLYING] = 0
+    engine[s.TAKEN] = 0
     engine[s.NEXT_ARRIVAL] = NEVER
     engine[s.STALE] = 1
     engine[s.IDLE] = 0
