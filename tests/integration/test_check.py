@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,18 @@ from tests.integration.conftest import (
     answered,
     mmdata,
     mmdata_command,
-    running_sandbox,
     write_job,
 )
 from tests.venue import Answer, http_server, proxy_server
 
-
-@pytest.fixture(scope="module")
-def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    """Return a sandbox of both venues, which nobody records."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox") / "truth") as running:
-        yield running
+Start = Callable[..., RunningSandbox]
 
 
 @pytest.fixture
-def job(tmp_path: Path, exchange: RunningSandbox) -> dict[str, Any]:
+def job(tmp_path: Path, sandbox: Start) -> dict[str, Any]:
     """Return a job that would record one symbol of each venue."""
-    venues = [exchange.venue("binance", ["BTCUSDT"]), exchange.venue("okx", ["BTC-USDT"])]
+    running = sandbox()
+    venues = [running.venue("binance", ["BTCUSDT"]), running.venue("okx", ["BTC-USDT"])]
     return {"root": str(tmp_path / "data"), "venues": venues}
 
 
