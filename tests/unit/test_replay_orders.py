@@ -41,7 +41,7 @@ from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import IOC, LIMIT, MARKET, POST_ONLY
 from mmdata.replay.strategies import strategy
 from mmdata.replay.survey import survey
-from mmdata.replay.view import View, best_bid
+from mmdata.replay.view import View, best_bid, signal
 
 MS = 1_000_000
 CLOCK = {"A": 1, "k": 1}
@@ -414,6 +414,7 @@ def test_an_interval_may_be_each_message_seen() -> None:
             lambda _, desk: (place(desk, 0, BID, 101, 1), place(desk, 1, ASK, 101, 1)),
             "sent a bid at 101 ticks with an ask at 101, expected the bid below the ask",
         ),
+        (lambda view, _: signal(view, 0), "looked up signal 0, but none were given"),
         (lambda view, _: 1 / (best_bid(view) - 100), "fails with ZeroDivisionError"),
     ],
 )

@@ -21,6 +21,7 @@ from mmdata.replay.simulator import run
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.strategies import Strategy, find_strategy, strategy
 from mmdata.replay.view import View, depth
+from tests.wild import COMPILED
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -212,6 +213,11 @@ def test_a_setting_that_nothing_uses_is_refused(
     with pytest.raises(UsageError) as caught:
         run(quiet(), strategy=strategy_, models=models, start=EPOCH, settings=parse_settings(given))
     assert sentence in str(caught.value)
+
+
+def test_a_compiled_strategy_that_looks_up_a_signal_that_was_not_given_is_refused() -> None:
+    with pytest.raises(UsageError, match="looked up signal 0, but none were given, numbered from 0"):
+        run(quiet(), strategy=COMPILED, models=["price-cross"], start=EPOCH)
 
 
 def test_a_strategy_that_looks_deeper_than_declared_is_refused() -> None:

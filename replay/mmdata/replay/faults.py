@@ -25,6 +25,10 @@ def fault(engine: Engine, models: Sequence[str]) -> UsageError:
         ),
         s.NO_SLOT: f"used slot {slot}, expected 0 to {lanes.order.shape[1] - 1}: it declares so many slots",
         s.TOO_DEEP: "looked deeper than the best prices, expected sees='book' where it is declared",
+        s.NO_SIGNAL: (
+            f"looked up signal {slot}, but {engine.world.signal.shape[1] or 'none'} were given, numbered "
+            f"from 0"
+        ),
         s.NO_KIND: f"sent side {price:g} of kind {lots:g}, expected BID or ASK and a kind of order",
     }
     return UsageError(

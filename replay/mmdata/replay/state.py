@@ -188,6 +188,7 @@ CROSSED = 4  # a bid at or above an ask of the same decision
 NO_SLOT = 5
 TOO_DEEP = 6  # it looked beyond the best prices, but was declared to see these alone
 NO_KIND = 7  # a side or kind that is none
+NO_SIGNAL = 8  # it looked up a signal that was not given
 
 # A report to a lane.
 KNOWN_AT, REPORT_SLOT, REPORT_NUMBER, REPORT_ANSWER, REPORT_SIDE, REPORT_LOTS, REPORT_PRICE = range(7)

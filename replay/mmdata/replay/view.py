@@ -196,5 +196,9 @@ def imbalance(view: View, n: int) -> float:
 
 @helper
 def signal(view: View, column: int) -> float:
-    """Return a signal as it was last known; NaN before the first."""
+    """Return a signal as it was last known; NaN before the first. One that was not given ends the run."""
+    if not 0 <= column < len(view.signal):
+        view.account[s.WRONG] = s.NO_SIGNAL
+        view.account[s.WRONG_SLOT] = column
+        return math.nan
     return float(view.signal[column])
