@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,7 @@ def measure_days(root: Path, each: int, days: int, rounds: int) -> list[tuple[st
     ]
     shown.append(told("estimating sigma and size", root, each, days, [run(root, days, 1, _RATES)]))
     shown.append(told("no cache", root, each, days, [run(root, days, 1, MMDATA_COLUMN_CACHE="0")]))
+    shutil.rmtree(root / COLUMN_CACHE)
     shown.append(told("cache of 1 GiB", root, each, days, [run(root, days, 1, MMDATA_COLUMN_CACHE="1GiB")]))
     return shown
 
