@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,6 +54,7 @@ def main() -> None:
         process.start()
     for process in both:
         process.join()
+    sys.exit(any(process.exitcode for process in both))
 
 
 if __name__ == "__main__":

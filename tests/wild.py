@@ -1,4 +1,4 @@
-"""A strategy that sends every kind of instruction at random, for what must hold whatever strategies do."""
+"""Random markets, and a strategy that sends every kind of instruction at random: what must hold, always."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from mmdata.replay.desk import (
     place,
     replace,
 )
+from mmdata.replay.sketch import Sketch
+from mmdata.replay.state import Ints
 from mmdata.replay.strategies import strategy
 from mmdata.replay.view import (
     View,
@@ -33,6 +35,33 @@ from mmdata.replay.view import (
 )
 
 SLOTS = 5
+
+
+def tell_around(sketch: Sketch, at: int, bid: int, draws: Ints, latency: float, *, quoted: bool) -> None:
+    """Tell, as ``draws`` say, a trade at or beyond the touch and a quote, 4 and 6 ms after ``at``."""
+    if draws[10] % 2:
+        taker, price = ("buy", bid + 2) if draws[11] % 2 else ("sell", bid)
+        beyond = int(draws[9] % 2) * (1 if taker == "buy" else -1)
+        sketch.trade(at + 4, taker, price + beyond, 1 + int(draws[8] % 9), latency)
+    if quoted and draws[7] % 3:
+        moved = int(draws[6] % 3) - 1
+        best_bid, best_ask = (bid + moved, 1 + int(draws[4] % 20)), (bid + 2 + moved, 1 + int(draws[3] % 20))
+        sketch.quote(at + 6, best_bid, best_ask, latency)
+
+
+def tell_diff(sketch: Sketch, at: int, bid: int, draws: Ints, latency: float) -> None:
+    """Tell a bid near the best, which may go, and the best ask."""
+    bids, asks = {bid - int(draws[4] % 3): int(draws[5] % 9)}, {bid + 2: 1 + int(draws[6] % 9)}
+    sketch.diff(at, bids, asks, latency)
+
+
+def tell_book(sketch: Sketch, at: int, bid: int, draws: Ints, latency: float) -> None:
+    """Tell a whole book, four thin levels a side, two ticks apart."""
+    sketch.book(at, _side(bid, -1, draws[4:8]), _side(bid + 2, 1, draws[8:12]), latency)
+
+
+def _side(best: int, step: int, draws: Ints) -> dict[int, int]:
+    return {best + step * i: 1 + int(draw % 6) for i, draw in enumerate(draws)}
 
 
 def act(view: View, desk: Desk) -> None:

@@ -21,7 +21,7 @@ from mmdata.replay.fills import MODELS
 from mmdata.replay.quoting import AVELLANEDA_STOIKOV
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.strategies import Strategy
-from tests.wild import COMPILED, PLAIN
+from tests.wild import COMPILED, PLAIN, tell_around, tell_book, tell_diff
 
 MS = 1_000_000
 SPAN_MS = 2000
@@ -53,27 +53,11 @@ class Case:
             if draws[1] % 4 == 0:
                 bid += int(draws[2] % 5) - 2
             if at == 0 or draws[3] % 6 == 0:
-                sketch.book(at, _side(bid, -1, draws[4:8]), _side(bid + 2, 1, draws[8:12]), latency)
+                tell_book(sketch, at, bid, draws, latency)
                 lost = False
             elif not lost:
-                sketch.diff(
-                    at,
-                    {bid - int(draws[4] % 3): int(draws[5] % 9)},
-                    {bid + 2: 1 + int(draws[6] % 9)},
-                    latency,
-                )
-            if draws[10] % 2:
-                taker, price = ("buy", bid + 2) if draws[11] % 2 else ("sell", bid)
-                beyond = int(draws[9] % 2) * (1 if taker == "buy" else -1)
-                sketch.trade(at + 4, taker, price + beyond, 1 + int(draws[8] % 9), latency)
-            if self.quoted and draws[7] % 3:
-                moved = int(draws[6] % 3) - 1
-                sketch.quote(
-                    at + 6,
-                    (bid + moved, 1 + int(draws[4] % 20)),
-                    (bid + 2 + moved, 1 + int(draws[3] % 20)),
-                    latency,
-                )
+                tell_diff(sketch, at, bid, draws, latency)
+            tell_around(sketch, at, bid, draws, latency, quoted=self.quoted)
         return sketch.market()
 
     def engine(self, acts: Strategy, lanes: list[Lane], market: Market, **options: Any) -> Engine:
@@ -99,10 +83,6 @@ class Case:
             *(Lane(name, (7.0 + i, 1.0), rules, **rates) for i, name in enumerate(MODELS)),
             Lane("price-cross", (99.0, 1.0), rules),
         ]
-
-
-def _side(best: int, step: int, draws: np.ndarray) -> dict[int, int]:
-    return {best + step * i: 1 + int(draw % 6) for i, draw in enumerate(draws)}
 
 
 def _random_ns(most_ms: int) -> st.SearchStrategy[Delay]:

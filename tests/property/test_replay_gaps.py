@@ -19,7 +19,7 @@ from mmdata.replay.fills import MODELS
 from mmdata.replay.sketch import EPOCH, Sketch
 from mmdata.replay.state import Ints
 from mmdata.replay.stream import Rebuild
-from tests.wild import COMPILED
+from tests.wild import COMPILED, tell_around, tell_book, tell_diff
 
 MS = 1_000_000
 STRETCH_MS = 400
@@ -69,26 +69,10 @@ class Case:
                 bid += int(draws[2] % 5) - 2
             told = not lost and into < STRETCH_MS
             if told and (into == 0 or draws[3] % 12 == 0):
-                sketch.book(at, _side(bid, -1, draws[4:8]), _side(bid + 2, 1, draws[8:12]), latency)
+                tell_book(sketch, at, bid, draws, latency)
             elif told:
-                sketch.diff(
-                    at,
-                    {bid - int(draws[4] % 3): int(draws[5] % 9)},
-                    {bid + 2: 1 + int(draws[6] % 9)},
-                    latency,
-                )
-            if draws[10] % 2:
-                taker, price = ("buy", bid + 2) if draws[11] % 2 else ("sell", bid)
-                beyond = int(draws[9] % 2) * (1 if taker == "buy" else -1)
-                sketch.trade(at + 4, taker, price + beyond, 1 + int(draws[8] % 9), latency)
-            if self.quoted and draws[7] % 3:
-                moved = int(draws[6] % 3) - 1
-                sketch.quote(
-                    at + 6,
-                    (bid + moved, 1 + int(draws[4] % 20)),
-                    (bid + 2 + moved, 1 + int(draws[3] % 20)),
-                    latency,
-                )
+                tell_diff(sketch, at, bid, draws, latency)
+            tell_around(sketch, at, bid, draws, latency, quoted=self.quoted)
         market = sketch.market()
         if hole is not None:
             _show(market, hole)
@@ -124,10 +108,6 @@ def _show(market: Market, hole: Hole) -> None:
     columns.prev_id[first[columns.kind[first] == DIFF]] = -7
     if hole.told == "noted":
         columns.kind[(columns.kind == GAP_OPEN) & (market.ts_recv == begin + MS)] = GAP
-
-
-def _side(best: int, step: int, draws: Ints) -> dict[int, int]:
-    return {best + step * i: 1 + int(draw % 6) for i, draw in enumerate(draws)}
 
 
 def _timed(market: Market) -> Timeline:

@@ -26,7 +26,7 @@ from mmdata.datasets._kernel import (
 )
 from mmdata.datasets.chain import ChainRule
 
-__all__ = ["NO_PRICE", "Book", "Tops", "prove", "proven", "rebuild"]
+__all__ = ["NO_PRICE", "Book", "Tops", "next_part", "prove", "proven", "rebuild"]
 
 Ints = NDArray[np.int64]
 _FIRST_CAPACITY = 4096
@@ -108,6 +108,17 @@ class Book:
         found = np.empty((count if depth is None else min(depth, count), 2), np.int64)
         list_levels(self.arrays, self.state, side, found)
         return found[:, 0] if side == BID else -found[:, 0], found[:, 1]
+
+
+def next_part(book: Book | None, columns: Columns, chain: ChainRule) -> Book:
+    """Return ``book`` with the columns of the next sessions; a new one where these are the first.
+
+    A session's begin leaves no message waiting, so that nothing points into the columns before.
+    """
+    if book is None:
+        return Book(columns, chain)
+    book.columns = columns
+    return book
 
 
 def rebuild(columns: Columns, chain: ChainRule) -> Tops:

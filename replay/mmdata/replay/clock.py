@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.datasets._kernel import SPLICE
-from mmdata.datasets.book import Book, prove
+from mmdata.datasets.book import Book, next_part, prove
 from mmdata.datasets.chain import RANGE
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, happened, shift_to
 from mmdata.datasets.errors import UsageError
@@ -230,9 +230,7 @@ class Timekeeper:
     def _proven(self, market: Market) -> Flags:
         """Return whether the book is valid after each message; the ids alone say so, no book is built."""
         heads = market.columns._replace(start=np.zeros_like(market.columns.start))
-        # A session's begin leaves no message waiting: nothing points into the columns before.
-        self._book = self._book or Book(heads, market.chain)
-        self._book.columns = heads
+        self._book = next_part(self._book, heads, market.chain)
         return prove(self._book, heads)[0]
 
     def _acting(self, market: Market, clock: Clock, received: Ints, valid: Flags) -> Ints:

@@ -38,6 +38,7 @@ def find_parameters(
     follows from the settings. UsageError: something is set that nothing of the run uses.
     """
     found: dict[str, Parameter] = {}
+    stretch = "" if calibration is None else calibration.stretch
     clocked = any(MODELS[model] & s.BY_CLOCK for model in models)
 
     def take(name: str, estimated: Estimate | None = None, against: str = "") -> None:
@@ -49,7 +50,7 @@ def find_parameters(
                 name,
                 estimated.value,
                 setting.unit,
-                f"estimated from {_stretch(calibration)}{against}",
+                f"estimated from {stretch}{against}",
                 estimated.se,
                 estimated.n,
             )
@@ -83,11 +84,6 @@ def find_parameters(
 
 
 Take = Callable[..., None]
-
-
-def _stretch(calibration: Calibration | None) -> str:
-    assert calibration is not None
-    return calibration.stretch
 
 
 def _explained(traded: bool, given: Mapping[str, Value], found: dict[str, Parameter], take: Take) -> None:

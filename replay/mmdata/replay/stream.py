@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE, run
-from mmdata.datasets.book import NO_PRICE, Book
+from mmdata.datasets._kernel import DIFF, GAP, GAP_OPEN, REPLACE, SESSION, SPLICE
+from mmdata.datasets.book import NO_PRICE, Book, next_part
 from mmdata.datasets.decimals import decimal_array
 from mmdata.datasets.errors import UsageError
 from mmdata.datasets.loading import Recording
@@ -334,12 +334,13 @@ class _Player:
         last: its book is no longer known then.
         """
         latest_before, reached = NO_TIME, begin is None
-        for number, market in enumerate(parts):
-            if number == 0:
-                self._book = Book(market.columns, market.chain)
-                self._view = BookView(self._book, market, depth)
-            # A session's begin leaves no message waiting: nothing points into the columns before.
-            self._market, self._book.columns = market, market.columns
+        book: Book | None = None
+        for market in parts:
+            is_first = book is None
+            book = next_part(book, market.columns, market.chain)
+            self._market, self._book = market, book
+            if is_first:
+                self._view = BookView(book, market, depth)
             messages, trades = np.arange(len(market.order)), market.trades
             seen = np.flatnonzero(~trades.backfilled)
             if not reached:
@@ -352,7 +353,7 @@ class _Player:
                 place = min(first, default=NEVER)
                 messages = messages[market.order >= place]
                 seen = seen[trades.order[seen] >= place]
-                _build(self._book, market, len(market.order) - len(messages))
+                _build(book, len(market.order) - len(messages))
             is_trade = np.repeat((False, True), (len(messages), len(seen)))
             which = np.concatenate((messages, seen))
             rank = np.lexsort((is_trade, np.concatenate((market.order[messages], trades.order[seen]))))
@@ -420,20 +421,14 @@ class Rebuild:
 
         (n, 5) valid, best bid, its size, best ask, its size; ticks and lots.
         """
-        # A session's begin leaves no message waiting: nothing points into the columns before.
-        self._book = self._book or Book(market.columns, market.chain)
-        self._book.columns = market.columns
-        return _build(self._book, market, len(market.order))
+        self._book = next_part(self._book, market.columns, market.chain)
+        return _build(self._book, len(market.order))
 
 
-def _build(book: Book, market: Market, until: int) -> Ints:
+def _build(book: Book, until: int) -> Ints:
     """Take the messages before ``until`` into ``book``; return the tops after each."""
     rows = np.empty((until, 5), np.int64)
-    applied = np.empty(until, np.bool_)
-    at = run(market.columns, 0, until, book.arrays, book.state, rows, applied)
-    while at < until:
-        book.grow()
-        at = run(market.columns, at, until, book.arrays, book.state, rows, applied)
+    book.run(0, until, rows, np.empty(until, np.bool_))
     return rows
 
 

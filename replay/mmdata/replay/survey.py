@@ -108,7 +108,7 @@ def survey(
     future, sessions that ran at the same time, nothing recorded between ``start`` and ``end``.
     """
     about: Market | None = None
-    sessions: list[SessionClock] = []
+    mapped: Clock | None = None
     spans: list[Received] = []
     extent = Extent()
     validity: list[Validity] = []
@@ -117,9 +117,7 @@ def survey(
     begun: list[tuple[int, int]] = []
     messages = snapshots = trades = 0
     keeper = Timekeeper()
-    for part in parts:
-        sessions += session_clocks(part, clock, base_latency_ns)
-        mapped = Clock(clock, base_latency_ns, tuple(sessions))
+    for part, mapped in _clocked(parts, clock, base_latency_ns):
         times = keeper.timeline(part, mapped)
         spans += received(part, mapped, start, end, by_event=True)
         extent = extent.joined(Extent.of(times, start))
@@ -133,13 +131,13 @@ def survey(
         trades += len(part.trades.order)
         about = about or without_rows(part)
     assert about is not None
-    whole = Clock(clock, base_latency_ns, tuple(sessions))
-    refuse_future(about, whole)
+    assert mapped is not None
+    refuse_future(about, mapped)
     refuse_overlap(about, spans)
     begin, until = extent.within(about, start, end)
     return Survey(
         market=about,
-        clock=whole,
+        clock=mapped,
         sessions=tuple(spans),
         begin=begin,
         until=until,
@@ -152,7 +150,7 @@ def survey(
             ]
         ),
         begun=np.array([at for _, at in begun], np.int64),
-        shifts=np.array([whole.sessions[session].shift_ns for session, _ in begun], np.int64),
+        shifts=np.array([mapped.sessions[session].shift_ns for session, _ in begun], np.int64),
         messages=messages,
         snapshots=snapshots,
         traded=trades > 0,
@@ -161,16 +159,21 @@ def survey(
 
 def refuse_overlaps(parts: Iterable[Market], start: int | None, end: int | None) -> None:
     """Raise UsageError when two sessions ran at the same time within ``[start, end)``, receive times, ns."""
-    sessions: list[SessionClock] = []
     spans: list[Received] = []
     about: Market | None = None
-    for part in parts:
-        sessions += session_clocks(part, MAPPED, DEFAULT_BASE_LATENCY_NS)
-        clock = Clock(MAPPED, DEFAULT_BASE_LATENCY_NS, tuple(sessions))
+    for part, clock in _clocked(parts, MAPPED, DEFAULT_BASE_LATENCY_NS):
         spans += received(part, clock, start, end, by_event=False)
         about = about or without_rows(part)
     assert about is not None
     refuse_overlap(about, spans)
+
+
+def _clocked(parts: Iterable[Market], mode: str, base_latency_ns: int) -> Iterator[tuple[Market, Clock]]:
+    """Yield each part with the clock of its sessions and of all before."""
+    sessions: list[SessionClock] = []
+    for part in parts:
+        sessions += session_clocks(part, mode, base_latency_ns)
+        yield part, Clock(mode, base_latency_ns, tuple(sessions))
 
 
 def _first(times: Timeline) -> int:
