@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.datasets.clocks import DEFAULT_BASE_LATENCY_NS, shift_to
-from mmdata.datasets.decimals import common_divisor
+from mmdata.datasets.decimals import common_divisor, divisor_of
 from mmdata.datasets.errors import DatasetError
-from mmdata.datasets.grid import DERIVED, LOT, TICK, Instrument, Step, Unit, find_unit
+from mmdata.datasets.grid import LOT, TICK, Instrument, Step, Unit, common_unit, told_unit
 from mmdata.datasets.layout import Part, date_name, list_parts
 from mmdata.datasets.market import (
     BBO,
@@ -197,25 +199,18 @@ def _of_depth(events: pa.Table) -> pa.Table:
 
 
 class _Units:
-    """The unit of prices or sizes, found over many tables as `find_unit` finds it over one."""
+    """The unit of prices or sizes, found over many tables."""
 
     def __init__(self, of: Step, told: Sequence[Instrument]) -> None:
-        self._of = of
-        self._told = told
-        self._found: Unit | None = None
+        self._told = told_unit(of, told)
+        self._divisor = Decimal(0)
 
     @property
     def unit(self) -> Unit:
-        return self._found or find_unit(self._of, self._told, [])
+        return common_unit(self._told, self._divisor)
 
     def take(self, columns: Sequence[pa.ChunkedArray]) -> None:
-        if all(len(column) == column.null_count for column in columns):
-            return
-        here = find_unit(self._of, self._told, columns)
-        if self._found is None or here.source != DERIVED:
-            self._found = self._found or here
-            return
-        self._found = Unit(common_divisor(self._found.size, here.size), DERIVED)
+        self._divisor = reduce(common_divisor, map(divisor_of, columns), self._divisor)
 
 
 class _Facts:
