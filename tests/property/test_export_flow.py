@@ -29,7 +29,7 @@ from mmdata.datasets.formats.hftbacktest import (
     BothOrders,
 )
 from mmdata.datasets.loading import load_market
-from mmdata.datasets.market import Market
+from mmdata.datasets.market import NO_TIME, Market
 from mmdata.replay.clock import Timeline, map_clock, timeline
 from tests.builders import DAY, NOON
 from tests.table_rows import publish_rows
@@ -145,10 +145,18 @@ def books(rows: Rows) -> dict[int, tuple[dict[int, int], dict[int, int]]]:
 
 
 def kernel_books(market: Market, times: Timeline) -> dict[int, tuple[dict[int, int], dict[int, int]]]:
-    """Return the kernel's book by the time at which it is seen; an invalid one is empty."""
+    """Return the kernel's book by the time at which it is seen; an invalid one is empty.
+
+    What comes behind a trade is told no earlier than it: a session ends just after what came last in it.
+    """
     book = Book(market.columns, market.chain)
+    live = ~market.trades.backfilled[times.trade]
+    order, trade_seen = market.trades.order[times.trade][live], times.trade_seen[live]
+    rank = np.argsort(order, kind="stable")
+    latest = np.concatenate(([NO_TIME], np.maximum.accumulate(trade_seen[rank])))
+    before = np.searchsorted(order[rank], market.order)
     after = {}
-    for i, seen in enumerate(times.seen.tolist()):
+    for i, seen in enumerate(np.maximum(times.seen, latest[before]).tolist()):
         book.step(i)
         after[seen] = (dict(book.bids()), dict(book.asks())) if book.valid else ({}, {})
     return after
